@@ -1,0 +1,72 @@
+# What people and CI run. Every target installs what it needs; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BIN := target/$(TARGET)/debug
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/switchboard
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+.PHONY: help
+help: ## What there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: setup
+setup: need-rust ## Install what the tests and the demo need (root), build Kubernetes once into the cache
+	tests/cluster/install-packages.sh
+	tests/cluster/build-tools.sh
+	cargo fetch --locked --quiet
+
+.PHONY: demo
+demo: setup ## A call on a real Kubernetes, from nothing (root); KEEP=1 leaves the cluster up
+	@echo "==> Building Switchboard"
+	cargo build --locked --quiet -p operator -p media-pod -p simulator -p e2e --bins
+	@echo "==> Running the demo"
+	$(BIN)/switchboard-demo
+
+.PHONY: local
+local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.yaml answers with your own agent
+	@echo "==> Building Switchboard"
+	cargo build --locked --quiet -p media-pod -p simulator --bins
+	$(BIN)/switchboard-sim local $(if $(AGENT),--agent $(AGENT))
+
+.PHONY: test
+test: check unit cluster-test ## Everything CI runs (root for the cluster part)
+
+.PHONY: unit
+unit: need-rust ## Tests that need neither root nor a cluster
+	@echo "==> Tests without a cluster"
+	cargo test --locked --workspace
+
+.PHONY: cluster-test
+cluster-test: setup ## The main job on a real API server, node and Redis (root)
+	@echo "==> Tests on a real cluster"
+	cargo build --locked --quiet -p operator -p media-pod -p simulator --bins
+	cargo test --locked -p e2e --features cluster --test cluster
+
+.PHONY: check
+check: need-rust $(CARGO_DENY) ## Format, lints, documentation, licences, and that the call session does no I/O
+	@echo "==> Checks"
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	$(CARGO_DENY) --log-level error check bans licenses sources
+	@if cargo tree --locked -p call-session -e normal --prefix none | grep -E '^(tokio|mio|socket2|hyper|axum|kube|reqwest|prometheus)\b'; then \
+		echo "call-session must do no I/O: it may not depend on the packages above"; exit 1; fi
+
+$(CARGO_DENY):
+	@echo "==> Building cargo-deny $(CARGO_DENY_VERSION), once, into $(CACHE)"
+	CARGO_BUILD_TARGET=$(TARGET) CARGO_TARGET_DIR=$(CACHE)/build/cargo-deny \
+		cargo install --locked --quiet --no-default-features --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny@$(CARGO_DENY_VERSION)
+	rm -rf $(CACHE)/build/cargo-deny
+
+.PHONY: generate
+generate: need-rust ## Write generated files anew (crds/yaml)
+	cargo run --locked --quiet -p crds --bin crdgen
+
+.PHONY: need-rust
+need-rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install rustup (https://rustup.rs); the toolchain of rust-toolchain.toml follows by itself."; exit 1; }
