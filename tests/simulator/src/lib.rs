@@ -1,1 +1,7 @@
-//! simulator
+//! The phone network and the speech model, simulated: everything Switchboard talks to, on one machine without accounts.
+//!
+//! Both sides are strict: they refuse what the real services would refuse, and what the product does against a published
+//! rule is recorded in [`violations`] and fails the run. Nothing here uses the product's own code: an independent reading
+//! of the protocols is what makes a green run mean something.
+
+pub mod violations;

@@ -1,0 +1,3 @@
+//! `switchboard-sim`: simulated Twilio, simulated model and callers. This file only wires.
+
+fn main() {}
