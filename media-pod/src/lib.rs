@@ -1,1 +1,11 @@
-//! media-pod
+//! The media pod: bridges phone calls (Twilio Media Streams) with a speech model.
+//!
+//! What happens in a call is decided by `call-session`, which does no I/O; this package owns the sockets, clocks, files
+//! and counters around it. One task per call (`bridge`) carries inputs to the machine and its outputs to the peers.
+//!
+//! Must never: decide anything about a conversation, or let one call's fault touch another.
+
+pub mod agent;
+pub mod config;
+pub mod metrics;
+pub mod telemetry;

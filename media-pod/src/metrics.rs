@@ -1,0 +1,515 @@
+//! The pod's metrics: one struct, registered once, scraped at the admin door.
+//!
+//! Labels are enums, never names, ids or error text, so the number of series is fixed when the process starts: every
+//! series exists from the first scrape on, at zero. The call machine emits events; only this side counts them. The
+//! table in `docs/operations.md` is checked against a scrape by a test.
+
+use std::marker::PhantomData;
+
+use call_session::io::{EndReason, ModelLoss, RefusalClass, ToolOutcome, Usage};
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// A closed set of label values.
+pub trait Label: Copy + PartialEq + 'static {
+    /// Every value, in the order of the series.
+    const ALL: &'static [Self];
+    /// The value as it stands in the scrape.
+    fn as_str(self) -> &'static str;
+}
+
+/// A family of counters, one per value of a label.
+pub struct CountersBy<L> {
+    counters: Vec<IntCounter>,
+    label: PhantomData<L>,
+}
+
+impl<L: Label> CountersBy<L> {
+    /// Adds one.
+    pub fn inc(&self, value: L) {
+        self.add(value, 1);
+    }
+
+    /// Adds `count`.
+    pub fn add(&self, value: L, count: u64) {
+        let position = L::ALL.iter().position(|candidate| *candidate == value);
+        if let Some(counter) = position.and_then(|position| self.counters.get(position)) {
+            counter.inc_by(count);
+        }
+    }
+
+    /// The current count.
+    pub fn count(&self, value: L) -> u64 {
+        let position = L::ALL.iter().position(|candidate| *candidate == value);
+        position.and_then(|position| self.counters.get(position)).map_or(0, IntCounter::get)
+    }
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $text:literal,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    )+};
+}
+
+labels! {
+    /// Why a webhook of the carrier was refused.
+    WebhookRefusal {
+        /// The signature is missing or wrong.
+        Signature => "signature",
+        /// Not this pod's agent.
+        UnknownAgent => "unknown_agent",
+        /// The form, a parameter or the path does not parse, or the body is too large.
+        Malformed => "malformed",
+        /// The store did not answer.
+        Store => "store",
+    }
+    /// Why a caller was answered with a sentence instead of the agent.
+    CallRefusal {
+        /// The agent is suspended.
+        Suspended => "suspended",
+        /// No slot is free on any pod.
+        Full => "full",
+        /// `maxConcurrentCalls`.
+        Concurrency => "concurrency",
+        /// `maxCallsPerCallerPerHour`.
+        CallerRate => "caller_rate",
+        /// `maxMinutesPerDay`.
+        DailyMinutes => "daily_minutes",
+        /// The call's streams ended too often without progress.
+        Attempts => "attempts",
+    }
+    /// Why a media stream was refused before a model session was attached.
+    StreamRefusal {
+        /// The upgrade's signature is missing or wrong.
+        Signature => "signature",
+        /// Not this pod's agent.
+        UnknownAgent => "unknown_agent",
+        /// Too many sockets wait for their `start`.
+        TooManySockets => "too_many_sockets",
+        /// No `start` in time.
+        StartTimeout => "start_timeout",
+        /// Too many bytes or messages before `start`.
+        StartTooLarge => "start_too_large",
+        /// What came before `start` is not Media Streams.
+        Malformed => "malformed",
+        /// No token, or one that does not verify.
+        Token => "token",
+        /// The token was made for another account, call or agent.
+        TokenForeign => "token_foreign",
+        /// The token is past its time.
+        TokenExpired => "token_expired",
+        /// The token was used before, or a newer leg of the call exists.
+        TokenUsed => "token_used",
+        /// The pod carries all the calls it may.
+        Full => "full",
+        /// The pod is leaving.
+        Draining => "draining",
+        /// The store did not answer.
+        Store => "store",
+        /// The socket ended before `start`.
+        Lost => "lost",
+    }
+    /// What the phone side sent and we could not use.
+    PhoneFault {
+        /// A frame that does not parse.
+        Malformed => "malformed",
+        /// A frame of a kind we do not know.
+        Unknown => "unknown",
+        /// A message above the limit.
+        TooLarge => "too_large",
+        /// The phone leg did not take what we sent: the queue's bound was reached.
+        TooSlow => "too_slow",
+    }
+    /// The kinds of engine.
+    EngineLabel {
+        /// Realtime.
+        Realtime => "realtime",
+        /// Built in.
+        Simulated => "simulated",
+    }
+    /// Kinds of tokens.
+    TokenLabel {
+        /// Text in, not cached.
+        TextIn => "text_in",
+        /// Text in, cached.
+        TextCached => "text_cached",
+        /// Audio in, not cached.
+        AudioIn => "audio_in",
+        /// Audio in, cached.
+        AudioCached => "audio_cached",
+        /// Text out.
+        TextOut => "text_out",
+        /// Audio out.
+        AudioOut => "audio_out",
+    }
+    /// Which leg of a call a stream is.
+    LegLabel {
+        /// The first.
+        Fresh => "fresh",
+        /// One that resumes the call.
+        Resumed => "resumed",
+    }
+    /// Which watched file.
+    FileLabel {
+        /// The agent file.
+        Agent => "agent",
+        /// The keyring.
+        Keyring => "keyring",
+    }
+}
+
+macro_rules! foreign_label {
+    ($name:ident { $($variant:ident => $text:literal,)+ }) => {
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+foreign_label!(EndReason {
+    CallerHungUp => "caller_hung_up",
+    AgentHungUp => "agent_hung_up",
+    OperatorHungUp => "operator_hung_up",
+    SilenceTimeout => "silence_timeout",
+    MaxDuration => "max_duration",
+    Transferred => "transferred",
+    HandedOver => "handed_over",
+    ModelUnreachable => "model_unreachable",
+    PhoneLost => "phone_lost",
+    PhoneProtocol => "phone_protocol",
+    Internal => "internal",
+});
+
+foreign_label!(ModelLoss {
+    Unreachable => "unreachable",
+    Rejected => "rejected",
+    Closed => "closed",
+    Expired => "expired",
+    Protocol => "protocol",
+});
+
+foreign_label!(RefusalClass {
+    InvalidRequest => "invalid_request",
+    RateLimited => "rate_limited",
+    Server => "server",
+    Benign => "benign",
+});
+
+foreign_label!(ToolOutcome {
+    Value => "value",
+    Error => "error",
+    TimedOut => "timed_out",
+    Refused => "refused",
+});
+
+/// Every metric of the pod.
+pub struct Metrics {
+    /// Calls this pod carries now.
+    pub active_calls: IntGauge,
+    /// `maxCallsPerPod` of the loaded agent file.
+    pub call_capacity: IntGauge,
+    /// Slots reserved over all pods for calls that still ring.
+    pub reserved_slots: IntGauge,
+    /// 1 from SIGTERM on.
+    pub draining: IntGauge,
+    /// Media streams that became a leg of a call.
+    pub legs_started: CountersBy<LegLabel>,
+    /// Legs ended.
+    pub calls_ended: CountersBy<EndReason>,
+    /// Legs ended by a panic.
+    pub call_panics: IntCounter,
+    /// Webhooks refused.
+    pub webhooks_refused: CountersBy<WebhookRefusal>,
+    /// Callers answered with a sentence.
+    pub calls_refused: CountersBy<CallRefusal>,
+    /// Streams refused.
+    pub streams_refused: CountersBy<StreamRefusal>,
+    /// Media-stream frames we could not use.
+    pub phone_faults: CountersBy<PhoneFault>,
+    /// Inputs that did not fit a call's state.
+    pub inputs_ignored: IntCounter,
+    /// Start of the leg to a ready model session.
+    pub model_ready: Histogram,
+    /// Start of the leg to the first audio sent to the phone.
+    pub first_audio: Histogram,
+    /// End of the caller's turn to the first audio of the answer.
+    pub turn_latency: Histogram,
+    /// Interruptions by the caller.
+    pub barge_ins: IntCounter,
+    /// Audio of an older turn dropped.
+    pub stale_frames_dropped: IntCounter,
+    /// Connections to a model attempted.
+    pub provider_connects: CountersBy<EngineLabel>,
+    /// Connections to a model lost or not opened.
+    pub provider_failures: CountersBy<ModelLoss>,
+    /// Requests the model refused.
+    pub provider_refusals: CountersBy<RefusalClass>,
+    /// Tools ended.
+    pub tool_outcomes: CountersBy<ToolOutcome>,
+    /// How long tools ran.
+    pub tool_duration: Histogram,
+    /// Tokens used.
+    pub tokens: CountersBy<TokenLabel>,
+    /// Operations on the store that failed.
+    pub store_failures: IntCounter,
+    /// Records of calls dropped because the store did not take them.
+    pub records_dropped: IntCounter,
+    /// Watched files that could not be used after a change.
+    pub file_faults: CountersBy<FileLabel>,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Creates and registers every metric.
+    ///
+    /// # Errors
+    /// When two metrics have one name, or a name is malformed: a bug found by any test that calls this.
+    pub fn register() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let r = &registry;
+        Ok(Self {
+            active_calls: gauge(r, "switchboard_active_calls", "Calls this pod carries now.")?,
+            call_capacity: gauge(r, "switchboard_call_capacity", "Calls this pod carries at most.")?,
+            reserved_slots: gauge(
+                r,
+                "switchboard_reserved_slots",
+                "Slots reserved over all pods of the agent for calls that still ring.",
+            )?,
+            draining: gauge(r, "switchboard_draining", "1 from SIGTERM on.")?,
+            legs_started: counters(
+                r,
+                "switchboard_legs_started_total",
+                "Media streams that became a leg of a call.",
+                "leg",
+            )?,
+            calls_ended: counters(
+                r,
+                "switchboard_calls_ended_total",
+                "Legs of calls ended, by reason.",
+                "reason",
+            )?,
+            call_panics: counter(r, "switchboard_call_panics_total", "Legs ended by a bug of ours.")?,
+            webhooks_refused: counters(
+                r,
+                "switchboard_webhooks_refused_total",
+                "Webhooks of the carrier refused.",
+                "reason",
+            )?,
+            calls_refused: counters(
+                r,
+                "switchboard_calls_refused_total",
+                "Callers answered with a sentence instead of the agent.",
+                "reason",
+            )?,
+            streams_refused: counters(
+                r,
+                "switchboard_streams_refused_total",
+                "Media streams refused before a model session was attached.",
+                "reason",
+            )?,
+            phone_faults: counters(
+                r,
+                "switchboard_phone_faults_total",
+                "Frames of the media stream that could not be used, and phone legs too slow.",
+                "fault",
+            )?,
+            inputs_ignored: counter(
+                r,
+                "switchboard_inputs_ignored_total",
+                "Inputs that did not fit the state of their call.",
+            )?,
+            model_ready: seconds(
+                r,
+                "switchboard_model_ready_seconds",
+                "Start of the leg to a ready model session.",
+            )?,
+            first_audio: seconds(
+                r,
+                "switchboard_time_to_first_audio_seconds",
+                "Start of the leg to the first audio sent to the phone.",
+            )?,
+            turn_latency: seconds(
+                r,
+                "switchboard_turn_latency_seconds",
+                "End of the caller's turn to the first audio of the answer.",
+            )?,
+            barge_ins: counter(r, "switchboard_barge_ins_total", "Interruptions by the caller.")?,
+            stale_frames_dropped: counter(
+                r,
+                "switchboard_stale_frames_dropped_total",
+                "Audio frames of an interrupted turn that came late and were dropped.",
+            )?,
+            provider_connects: counters(
+                r,
+                "switchboard_provider_connects_total",
+                "Connections to a model attempted.",
+                "engine",
+            )?,
+            provider_failures: counters(
+                r,
+                "switchboard_provider_failures_total",
+                "Connections to a model lost, or not opened.",
+                "reason",
+            )?,
+            provider_refusals: counters(
+                r,
+                "switchboard_provider_refusals_total",
+                "Requests the model refused; the connection lived on.",
+                "class",
+            )?,
+            tool_outcomes: counters(r, "switchboard_tool_outcomes_total", "Tool calls ended.", "outcome")?,
+            tool_duration: seconds(r, "switchboard_tool_duration_seconds", "How long tool calls ran.")?,
+            tokens: counters(
+                r,
+                "switchboard_tokens_total",
+                "Tokens used, as the model reports them.",
+                "kind",
+            )?,
+            store_failures: counter(
+                r,
+                "switchboard_store_failures_total",
+                "Operations on the store that failed.",
+            )?,
+            records_dropped: counter(
+                r,
+                "switchboard_records_dropped_total",
+                "Journal and transcript records dropped because the store did not take them.",
+            )?,
+            file_faults: counters(
+                r,
+                "switchboard_file_faults_total",
+                "Changed configuration files that could not be used; the last good one stays.",
+                "file",
+            )?,
+            registry,
+        })
+    }
+
+    /// The scrape, in Prometheus text format.
+    pub fn scrape(&self) -> String {
+        let mut text = Vec::new();
+        // Encoding into memory fails only for families without metrics; what was written until then is still valid.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Adds what a reply cost.
+    pub fn add_usage(&self, usage: &Usage) {
+        let Usage { text_in, text_cached, audio_in, audio_cached, text_out, audio_out } = *usage;
+        self.tokens.add(TokenLabel::TextIn, text_in);
+        self.tokens.add(TokenLabel::TextCached, text_cached);
+        self.tokens.add(TokenLabel::AudioIn, audio_in);
+        self.tokens.add(TokenLabel::AudioCached, audio_cached);
+        self.tokens.add(TokenLabel::TextOut, text_out);
+        self.tokens.add(TokenLabel::AudioOut, audio_out);
+    }
+}
+
+/// Upper bounds in seconds. A turn feels prompt below 0.8 s and broken above 3 s: most buckets lie there; the long ones
+/// are for tools and stalled providers.
+const SECONDS: &[f64] = &[0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0, 10.0, 30.0];
+
+fn added<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    added(registry, IntGauge::new(name, help)?)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    added(registry, IntCounter::new(name, help)?)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    added(registry, Histogram::with_opts(options)?)
+}
+
+fn counters<L: Label>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> Result<CountersBy<L>, prometheus::Error> {
+    let family = added(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+    let counters = L::ALL.iter().map(|value| family.with_label_values(&[value.as_str()])).collect();
+    Ok(CountersBy { counters, label: PhantomData })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The rows `| `name` | type | labels | meaning |` of the chapter "Metrics of a media pod".
+    fn documented() -> BTreeSet<(String, String, String)> {
+        let text = include_str!("../../docs/operations.md");
+        text.lines()
+            .filter_map(|line| {
+                let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+                let [name, kind, label, _] = cells.as_slice() else { return None };
+                let name = name.strip_prefix('`')?.strip_suffix('`')?;
+                let label = label.trim_matches('`');
+                Some((name.to_owned(), (*kind).to_owned(), label.to_owned()))
+            })
+            .filter(|(name, ..)| !name.starts_with("switchboard_operator_"))
+            .collect()
+    }
+
+    #[test]
+    fn the_table_in_the_operations_guide_lists_exactly_what_a_scrape_shows() {
+        let metrics = Metrics::register().unwrap();
+        let scraped: BTreeSet<_> = metrics
+            .registry
+            .gather()
+            .iter()
+            .map(|family| {
+                let label = family.get_metric()[0].get_label().first().map_or("", |label| label.name());
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                (family.name().to_owned(), kind, label.to_owned())
+            })
+            .collect();
+        assert_eq!(scraped, documented());
+    }
+
+    #[test]
+    fn every_series_exists_before_anything_happened() {
+        let metrics = Metrics::register().unwrap();
+        let scrape = metrics.scrape();
+        assert!(scrape.contains("switchboard_active_calls 0"));
+        for reason in StreamRefusal::ALL {
+            let series = format!("switchboard_streams_refused_total{{reason=\"{}\"}} 0", reason.as_str());
+            assert!(scrape.contains(&series), "{series}");
+        }
+    }
+
+    #[test]
+    fn usage_adds_up_by_kind() {
+        let metrics = Metrics::register().unwrap();
+        let usage =
+            Usage { text_in: 1, text_cached: 2, audio_in: 3, audio_cached: 4, text_out: 5, audio_out: 6 };
+        metrics.add_usage(&usage);
+        metrics.add_usage(&usage);
+        let counts: Vec<u64> = TokenLabel::ALL.iter().map(|kind| metrics.tokens.count(*kind)).collect();
+        assert_eq!(counts, [2, 4, 6, 8, 10, 12]);
+    }
+}
