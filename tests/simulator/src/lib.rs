@@ -5,3 +5,4 @@
 //! of the protocols is what makes a green run mean something.
 
 pub mod violations;
+pub mod voice;
