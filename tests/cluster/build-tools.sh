@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Finds, or builds once, the Kubernetes programs that the test cluster consists of, and prints
+# `name=path` for each on stdout; progress goes to stderr. `tests/src/cluster/tools.rs` runs it and reads that.
+#
+# A program of a fitting version in $KUBEBUILDER_ASSETS or on $PATH is used as it is, so that nobody who has
+# Kubernetes builds it. The rest is built from the Go modules pinned in tools/*/go.mod (about four minutes on
+# two cores, once) into a cache that survives `cargo clean`, one folder per tool and version.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/switchboard
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "build-tools: $*"; exit 1; }
+
+# pinned TOOL MODULE: the version that tools/TOOL/go.mod requires of MODULE.
+pinned() {
+    awk -v module="$2" '($1 == "require" && $2 == module) { print $3; exit } $1 == module && $2 ~ /^v/ { print $2; exit }' \
+        "$here/tools/$1/go.mod"
+}
+
+# found NAME VERSION: a NAME outside the cache whose minor version is that of VERSION; nothing if there is none.
+found() {
+    local name=$1 minor=${2%.*} candidate says
+    for candidate in ${KUBEBUILDER_ASSETS:+"$KUBEBUILDER_ASSETS/$name"} "$(command -v "$name" || true)"; do
+        [ -x "$candidate" ] || continue
+        if [ "$name" = kubectl ]; then
+            says=$("$candidate" version --client 2>/dev/null || true)
+        else
+            says=$("$candidate" --version 2>/dev/null || true)
+        fi
+        [[ $says == *"$minor."* ]] || continue
+        printf '%s' "$candidate"
+        return
+    done
+}
+
+# build TOOL VERSION LDFLAGS NAME=PACKAGE...: builds what the cache lacks, one at a time and whole or not at all.
+build() {
+    local tool=$1 version=$2 ldflags=$3 target started name
+    shift 3
+    target=$cache/$tool-$version
+    mkdir -p "$target"
+    exec 9>"$target/.lock"
+    flock 9 # Two runs at once on one machine would build everything twice.
+    for entry in "$@"; do
+        name=${entry%%=*}
+        [ -x "$target/$name" ] && continue
+        command -v go >/dev/null || fail "$name $version has to be built, which needs Go 1.25 or newer on the PATH."
+        say "building $name $version …"
+        started=$SECONDS
+        (cd "$here/tools/$tool" && CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$target/.$name" "${entry#*=}") >&2
+        mv "$target/.$name" "$target/$name"
+        say "built $name $version in $((SECONDS - started)) s"
+    done
+    exec 9>&-
+}
+
+kubernetes=$(pinned kubernetes k8s.io/kubernetes)
+minor=${kubernetes#v1.}
+minor=${minor%%.*}
+# Without these every program says v0.0.0-master, and the API server picks its defaults by that.
+ldflags="-s -w"
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    ldflags+=" -X $package.gitVersion=$kubernetes -X $package.gitMajor=1 -X $package.gitMinor=$minor"
+done
+
+missing=()
+lines=()
+for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
+    path=$(found "$name" "$kubernetes")
+    if [ -z "$path" ]; then
+        path=$cache/kubernetes-$kubernetes/$name
+        [ -x "$path" ] || missing+=("$name=k8s.io/kubernetes/cmd/$name")
+    fi
+    lines+=("$name=$path")
+done
+[ ${#missing[@]} -eq 0 ] || build kubernetes "$kubernetes" "$ldflags" "${missing[@]}"
+
+# The version is this file's own: it changes with pause.c.
+pause=$cache/pause-1/pause
+if [ ! -x "$pause" ]; then
+    command -v cc >/dev/null || fail "a C compiler (cc) is needed for the pods' pause program."
+    mkdir -p "${pause%/*}"
+    cc -static -Os -s -o "$pause.$$" "$here/pause.c" >&2
+    mv "$pause.$$" "$pause"
+fi
+lines+=("pause=$pause")
+
+printf '%s\n' "${lines[@]}"

@@ -1,0 +1,232 @@
+//! A Kubernetes cluster of one node inside a [`Sandbox`]: real programs, real pods, real network.
+//!
+//! Everything that is not in the cluster and not a pod (the tests, the simulator, redis) runs in the sandbox beside it
+//! and has the node's address, 10.240.0.1: pods reach it there, and it reaches pods and Services as they are.
+//! What was found out about the programs' wishes is said where it is obeyed, in the modules below this one.
+
+mod control_plane;
+mod network;
+mod node;
+mod pki;
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+
+use crate::{OciImage, process::Guard, sandbox::Sandbox, tools::Tools, wait::wait_for};
+use pki::Pki;
+
+/// How a cluster is brought up.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// How long each part may take to become ready. Seconds on an idle machine; the default is for a busy one.
+    pub patience: Duration,
+    /// Whether steps are reported on stderr.
+    pub reports_progress: bool,
+}
+
+/// A running cluster; dropping it ends its programs, and the end of the sandbox everything else.
+pub struct Cluster {
+    client: Client,
+    kubeconfig: PathBuf,
+    directory: PathBuf,
+    logs: PathBuf,
+    tools: Tools,
+    components: Vec<Guard>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(180), reports_progress: true }
+    }
+}
+
+impl Cluster {
+    /// Brings a cluster up, and returns when its node is ready and pods can be created.
+    ///
+    /// # Errors
+    /// When a program is missing, ends, or is not ready in time; the message has the end of the log concerned.
+    pub async fn up(sandbox: &Sandbox, options: ClusterOptions) -> Result<Self> {
+        let ClusterOptions { patience, reports_progress } = options;
+        let started = Instant::now();
+        let progress = |message: &str| {
+            if reports_progress {
+                eprintln!("cluster: {:5.1} s  {message}", started.elapsed().as_secs_f64());
+            }
+        };
+        let tools = Tools::locate()?;
+        let directory = sandbox.directory().to_owned();
+        let logs = directory.join("logs");
+        fs::create_dir_all(&logs)?;
+        network::set_up().context("the cluster's network cannot be set up")?;
+        let pki = Pki::create(directory.join("pki"), node::NAME).context("no certificates")?;
+        let kubeconfig = pki.kubeconfig(pki::ADMIN)?;
+        let client = connect(&kubeconfig).await?;
+
+        let containerd = node::start_containerd(&directory, &logs)?;
+        let mut components = vec![
+            control_plane::start_etcd(&directory.join("etcd"), &logs)?,
+            control_plane::start_api_server(&tools, &pki, &logs)?,
+        ];
+        progress("starting the API server");
+        control_plane::wait_until_ready(&client, &components, patience).await?;
+        progress("API server ready, starting the rest");
+        components.push(control_plane::start_controller_manager(&tools, &pki, &logs)?);
+        components.push(control_plane::start_scheduler(&tools, &pki, &logs)?);
+        node::import_pause_image(&tools, &directory, &containerd).await?;
+        components.push(containerd);
+        components.push(node::start_kubelet(&tools, &pki, sandbox, &logs)?);
+        components.push(node::start_proxy(&tools, &pki, &directory, &logs)?);
+
+        let cluster = Self { client, kubeconfig, directory, logs, tools, components };
+        cluster.wait_for_node(patience).await?;
+        progress("node ready");
+        cluster.write_entrance()?;
+        Ok(cluster)
+    }
+
+    /// A client that may do everything.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client that speaks as the bearer of `token` and has no other rights.
+    ///
+    /// # Errors
+    /// When the kubeconfig, which has the address and the authority, cannot be read.
+    pub async fn client_with_token(&self, token: String) -> Result<Client> {
+        let mut config = config_of(&self.kubeconfig).await?;
+        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
+        Ok(Client::try_from(config)?)
+    }
+
+    /// The administrator's kubeconfig; its address is valid inside the sandbox.
+    #[must_use]
+    pub fn kubeconfig_path(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Runs kubectl as the administrator, and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails; the message has what it said.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::from(self.tools.command("kubectl")?);
+        let output = command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments).output().await?;
+        ensure!(
+            output.status.success(),
+            "kubectl {} failed ({}): {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The node's address, under which pods also reach what runs beside the cluster.
+    #[must_use]
+    pub fn node_address(&self) -> Ipv4Addr {
+        network::NODE_ADDRESS
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node_name(&self) -> &'static str {
+        node::NAME
+    }
+
+    /// The folder with all of the cluster's files; removed with the sandbox.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The folder with a log per program.
+    #[must_use]
+    pub fn log_dir(&self) -> &Path {
+        &self.logs
+    }
+
+    /// Starts a process beside the cluster, with its output in the log folder; it ends with the returned guard.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, name: &str, command: &mut Command) -> Result<Guard> {
+        Guard::spawn(name, command, self.logs.join(format!("{name}.log")))
+    }
+
+    /// Gives the node an image; pods use it with `imagePullPolicy: Never` or `IfNotPresent`.
+    ///
+    /// # Errors
+    /// When the archive cannot be written or containerd does not take it.
+    pub async fn import_image(&self, image: &OciImage) -> Result<()> {
+        node::import_image(&self.directory, image).await
+    }
+
+    /// An error with the end of its log if one of the cluster's programs has ended.
+    ///
+    /// # Errors
+    /// When one has.
+    pub fn check(&self) -> Result<()> {
+        self.components.iter().try_for_each(Guard::check)
+    }
+
+    async fn wait_for_node(&self, patience: Duration) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client());
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(self.client());
+        wait_for("the node to be ready", patience, async || {
+            if let Err(dead) = self.check() {
+                return Ok(Some(Err(dead)));
+            }
+            let ready = nodes.get_opt(node::NAME).await?.is_some_and(|node| is_ready(&node));
+            // Made by the controller manager; without it no pod can be created.
+            Ok((ready && accounts.get_opt("default").await?.is_some()).then_some(Ok(())))
+        })
+        .await
+        .with_context(|| crate::wait::end_of(&self.logs.join("kubelet.log")))?
+    }
+
+    /// Writes the script by which a person outside uses kubectl on this cluster.
+    fn write_entrance(&self) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.kubectl_script();
+        let script = format!(
+            "#!/bin/sh\nexec nsenter --net --target \"$(cat '{init}')\" -- '{kubectl}' --kubeconfig '{kubeconfig}' \"$@\"\n",
+            init = self.directory.join(crate::sandbox::state::INIT).display(),
+            kubectl = self.tools.path("kubectl")?.display(),
+            kubeconfig = self.kubeconfig.display(),
+        );
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    }
+
+    /// A script that runs kubectl on this cluster from outside the sandbox.
+    #[must_use]
+    pub fn kubectl_script(&self) -> PathBuf {
+        self.directory.join("kubectl")
+    }
+}
+
+async fn config_of(kubeconfig: &Path) -> Result<Config> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+}
+
+async fn connect(kubeconfig: &Path) -> Result<Client> {
+    Ok(Client::try_from(config_of(kubeconfig).await?)?)
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,114 @@
+//! etcd, API server, controller manager and scheduler, as processes.
+//!
+//! Deviations from a production control plane, all for speed: etcd does not sync to disk, nobody elects a leader, and
+//! the autoscaler looks every two seconds.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::Result;
+use kube::Client;
+
+use super::{
+    network::{NODE_ADDRESS, SERVICE_RANGE},
+    pki::{self, Pki},
+};
+use crate::{process::Guard, tools::Tools, wait::wait_for};
+
+const ETCD: &str = "http://127.0.0.1:2379";
+
+pub(crate) fn start_etcd(data: &Path, log: &Path) -> Result<Guard> {
+    let mut command = Command::new("etcd");
+    command
+        .arg("--data-dir")
+        .arg(data)
+        .arg("--unsafe-no-fsync")
+        .args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD])
+        .args(["--listen-peer-urls", "http://127.0.0.1:2380"])
+        .args(["--logger", "zap"]);
+    Guard::spawn("etcd", &mut command, log.join("etcd.log"))
+}
+
+pub(crate) fn start_api_server(tools: &Tools, pki: &Pki, log: &Path) -> Result<Guard> {
+    let flag = |name: &str, path: std::path::PathBuf| format!("--{name}={}", path.display());
+    let mut command = tools.command("kube-apiserver")?;
+    command
+        .args([
+            format!("--etcd-servers={ETCD}"),
+            format!("--advertise-address={NODE_ADDRESS}"),
+            format!("--service-cluster-ip-range={SERVICE_RANGE}"),
+        ])
+        .args(["--secure-port=6443", "--allow-privileged=true", "--profiling=false"])
+        // Without these two every mistake in a role would go unnoticed.
+        .args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"])
+        .args([
+            flag("client-ca-file", pki.certificate("ca")),
+            flag("tls-cert-file", pki.certificate("kube-apiserver")),
+            flag("tls-private-key-file", pki.key("kube-apiserver")),
+            flag("kubelet-certificate-authority", pki.certificate("ca")),
+            flag("kubelet-client-certificate", pki.certificate("kubelet-client")),
+            flag("kubelet-client-key", pki.key("kubelet-client")),
+            flag("service-account-key-file", pki.public_key(pki::SERVICE_ACCOUNTS)),
+            flag("service-account-signing-key-file", pki.key(pki::SERVICE_ACCOUNTS)),
+        ])
+        .args([
+            "--kubelet-preferred-address-types=InternalIP",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        ])
+        // Aggregation, for the custom metrics API.
+        .args([
+            flag("requestheader-client-ca-file", pki.certificate("front-proxy-ca")),
+            flag("proxy-client-cert-file", pki.certificate(pki::FRONT_PROXY)),
+            flag("proxy-client-key-file", pki.key(pki::FRONT_PROXY)),
+            format!("--requestheader-allowed-names={}", pki::FRONT_PROXY),
+        ])
+        .args([
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        ]);
+    Guard::spawn("kube-apiserver", &mut command, log.join("kube-apiserver.log"))
+}
+
+/// Waits until the API server answers that it is ready, or ends, or etcd does.
+pub(crate) async fn wait_until_ready(client: &Client, running: &[Guard], within: Duration) -> Result<()> {
+    wait_for("the API server", within, async || {
+        if let Some(dead) = running.iter().find_map(|guard| guard.check().err()) {
+            return Ok(Some(Err(dead)));
+        }
+        let request = http_get("/readyz")?;
+        Ok((client.request_text(request).await? == "ok").then_some(Ok(())))
+    })
+    .await?
+}
+
+pub(crate) fn start_controller_manager(tools: &Tools, pki: &Pki, log: &Path) -> Result<Guard> {
+    let mut command = tools.command("kube-controller-manager")?;
+    command
+        .arg("--kubeconfig")
+        .arg(pki.kubeconfig(pki::CONTROLLER_MANAGER)?)
+        .arg("--service-account-private-key-file")
+        .arg(pki.key(pki::SERVICE_ACCOUNTS))
+        .arg("--root-ca-file")
+        .arg(pki.certificate("ca"))
+        .arg("--cluster-signing-cert-file")
+        .arg(pki.certificate("ca"))
+        .arg("--cluster-signing-key-file")
+        .arg(pki.key("ca"))
+        .args(["--leader-elect=false", "--use-service-account-credentials=true", "--bind-address=127.0.0.1"])
+        // Both minutes by default, which no test waits for.
+        .args(["--horizontal-pod-autoscaler-sync-period=2s", "--horizontal-pod-autoscaler-downscale-stabilization=5s"]);
+    Guard::spawn("kube-controller-manager", &mut command, log.join("kube-controller-manager.log"))
+}
+
+pub(crate) fn start_scheduler(tools: &Tools, pki: &Pki, log: &Path) -> Result<Guard> {
+    let mut command = tools.command("kube-scheduler")?;
+    command
+        .arg("--kubeconfig")
+        .arg(pki.kubeconfig(pki::SCHEDULER)?)
+        .args(["--leader-elect=false", "--bind-address=127.0.0.1"]);
+    Guard::spawn("kube-scheduler", &mut command, log.join("kube-scheduler.log"))
+}
+
+fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
+    Ok(http::Request::get(path).body(Vec::new())?)
+}

@@ -1,0 +1,29 @@
+//! The end-to-end tests' harness: a real Kubernetes cluster on this machine, from package registries alone.
+//!
+//! [`sandbox::run`] takes the calling program into namespaces of its own; [`Cluster::up`] brings a control plane and
+//! a node up in there. Nothing of it is visible outside, and nothing remains when the program ends, however it ends.
+//!
+//! ```no_run
+//! use e2e::{Cluster, ClusterOptions, sandbox};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     sandbox::run(|sandbox| {
+//!         let cluster = sandbox.block_on(Cluster::up(&sandbox, ClusterOptions::default()))?;
+//!         println!("{}", sandbox.block_on(cluster.kubectl(&["get", "nodes"]))?);
+//!         Ok(std::process::ExitCode::SUCCESS)
+//!     })
+//! }
+//! ```
+
+mod cluster;
+mod image;
+mod process;
+pub mod sandbox;
+mod tools;
+mod wait;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use image::OciImage;
+pub use process::Guard;
+pub use sandbox::Sandbox;
+pub use wait::{end_of, wait_for};

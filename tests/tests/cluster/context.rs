@@ -1,0 +1,94 @@
+//! What all trials share: the cluster, and the few things every trial does on it.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use e2e::{Cluster, wait_for};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use kube::{Api, api::PostParams};
+use libtest_mimic::{Failed, Trial};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime::Handle,
+};
+
+/// How long a trial waits for anything: seconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Handed to every trial. The default has no cluster, and is for listing the trials' names.
+#[derive(Default)]
+pub(crate) struct Ctx {
+    inside: Option<(Cluster, Handle)>,
+}
+
+impl Ctx {
+    pub(crate) fn of(cluster: Cluster, runtime: Handle) -> Self {
+        Self { inside: Some((cluster, runtime)) }
+    }
+
+    /// The cluster.
+    pub(crate) fn cluster(&self) -> Result<&Cluster> {
+        let (cluster, _) = self.inside.as_ref().context("this is a list of trials, not a run")?;
+        Ok(cluster)
+    }
+
+    /// A trial of an asynchronous function.
+    pub(crate) fn trial<F>(self: &Arc<Self>, name: &str, test: impl FnOnce(Arc<Self>) -> F + Send + 'static) -> Trial
+    where
+        F: Future<Output = Result<()>>,
+    {
+        let ctx = Arc::clone(self);
+        Trial::test(name, move || {
+            let Some((_, runtime)) = &ctx.inside else { return Err(Failed::without_message()) };
+            let result = runtime.block_on(test(Arc::clone(&ctx)));
+            result.map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    }
+
+    /// Makes a namespace, and returns its name when pods can be created in it.
+    pub(crate) async fn namespace(&self, name: &str) -> Result<String> {
+        let client = self.cluster()?.client();
+        let namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, name);
+        wait_for("the namespace's service account", PATIENCE, async || Ok(accounts.get_opt("default").await?)).await?;
+        Ok(name.to_owned())
+    }
+
+    /// Waits until a pod is ready, and returns it; the error has what the cluster says of it.
+    pub(crate) async fn ready_pod(&self, namespace: &str, name: &str) -> Result<Pod> {
+        let cluster = self.cluster()?;
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
+        let waited = wait_for(&format!("pod {name} to be ready"), PATIENCE, async || {
+            Ok(pods.get_opt(name).await?.filter(is_ready))
+        })
+        .await;
+        match waited {
+            Ok(pod) => Ok(pod),
+            Err(error) => Err(error.context(cluster.kubectl(&["describe", "pod", "-n", namespace, name]).await?)),
+        }
+    }
+}
+
+/// The body of an HTTP server's answer.
+pub(crate) async fn http_get(address: &str, path: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), exchange).await.context("no answer in 10 s")??;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+        _ => bail!("{address}{path} answered {answer:?}"),
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
