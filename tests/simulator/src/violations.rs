@@ -155,6 +155,22 @@ impl std::fmt::Display for Violation {
     }
 }
 
+/// Something refused by a strict reader: which rule, and what is wrong. The reader's owner records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The rule that is broken.
+    pub rule: Rule,
+    /// How; never quotes what a caller said.
+    pub detail: String,
+}
+
+impl Refused {
+    /// A refusal under this rule.
+    pub fn new(rule: Rule, detail: impl Into<String>) -> Self {
+        Self { rule, detail: detail.into() }
+    }
+}
+
 /// The collector; clones share one list.
 #[derive(Clone, Debug, Default)]
 pub struct Violations {
@@ -182,6 +198,11 @@ impl Violations {
         if recorded.kept.len() < KEPT {
             recorded.kept.push((rule, violation));
         }
+    }
+
+    /// Records a refusal.
+    pub fn refuse(&self, refused: Refused) {
+        self.record(refused.rule, refused.detail);
     }
 
     /// How many were recorded, including those not kept.
