@@ -1,0 +1,154 @@
+//! What an agent may and must do around the conversation: interruption, transfers, limits, overflow, recovery.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::rule::only_with;
+
+/// When the caller's voice stops the agent's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Interruption {
+    /// `Immediate`: as soon as speech is heard. `Confirmed`: after a minimum of speech, so that a cough does not
+    /// interrupt. `Never`: the agent always finishes.
+    pub mode: InterruptionMode,
+    /// The minimum of speech for mode `Confirmed`.
+    #[schemars(range(min = 0, max = 5000))]
+    pub min_speech_milliseconds: u32,
+}
+
+impl Default for Interruption {
+    fn default() -> Self {
+        Self { mode: InterruptionMode::Immediate, min_speech_milliseconds: 200 }
+    }
+}
+
+/// Interruption policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InterruptionMode {
+    /// As soon as speech is heard.
+    Immediate,
+    /// After a minimum of speech.
+    Confirmed,
+    /// The agent always finishes.
+    Never,
+}
+
+/// A place a call may be transferred to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferTarget {
+    /// What the model calls it; unique in the agent.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_-]+$"))]
+    pub name: String,
+    /// The number, in E.164 form.
+    #[schemars(length(min = 3, max = 16), regex(pattern = r"^\+[1-9][0-9]{1,14}$"))]
+    pub phone_number: String,
+}
+
+/// What a call, a caller and a day may use. A limit that is left out is not checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// A call ends after this long, after an announcement.
+    #[schemars(range(min = 10, max = 86400))]
+    pub max_call_seconds: u32,
+    /// Silence of both sides after which the caller is asked once, and after as much again the call ends.
+    #[schemars(range(min = 5, max = 3600))]
+    pub silence_seconds: u32,
+    /// Calls of the agent at once, over all pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_concurrent_calls: Option<u32>,
+    /// Calls of one caller in an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_calls_per_caller_per_hour: Option<u32>,
+    /// Minutes of the agent in a day (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000000))]
+    pub max_minutes_per_day: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_call_seconds: 1800,
+            silence_seconds: 30,
+            max_concurrent_calls: None,
+            max_calls_per_caller_per_hour: None,
+            max_minutes_per_day: None,
+        }
+    }
+}
+
+/// What a caller gets when every slot is taken.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = only_with("Message", "message"))]
+#[serde(rename_all = "camelCase")]
+pub struct Overflow {
+    /// `Message`: a sentence, then the call ends.
+    #[serde(rename = "type", default)]
+    pub kind: OverflowType,
+    /// Settings of type `Message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<OverflowMessage>,
+}
+
+impl Default for Overflow {
+    fn default() -> Self {
+        Self { kind: OverflowType::Message, message: Some(OverflowMessage::default()) }
+    }
+}
+
+/// The overflow policies there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OverflowType {
+    /// A sentence, then the call ends.
+    #[default]
+    Message,
+}
+
+/// The sentence that is said when every slot is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OverflowMessage {
+    /// The sentence, said by the carrier's voice.
+    #[schemars(length(min = 1, max = 1000))]
+    pub text: String,
+}
+
+impl Default for OverflowMessage {
+    fn default() -> Self {
+        Self { text: "All lines are busy. Please call again in a moment.".to_owned() }
+    }
+}
+
+/// What happens to a call whose pod died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Recovery {
+    /// `WithContext`: another pod goes on where this one stopped; the words are kept in the store for that.
+    /// `WithoutContext`: nothing spoken is stored, and another pod begins anew without a greeting.
+    #[serde(rename = "type")]
+    pub kind: RecoveryType,
+    /// Streams opened for a call without progress before it is given up with a sentence.
+    #[schemars(range(min = 0, max = 10))]
+    pub attempts: u32,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { kind: RecoveryType::WithContext, attempts: 2 }
+    }
+}
+
+/// What is kept of a conversation for recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RecoveryType {
+    /// The words.
+    WithContext,
+    /// Nothing spoken.
+    WithoutContext,
+}
