@@ -9,6 +9,8 @@
 
 // KubeSchema copies each struct into a function body, where its `pub` reaches nobody.
 #![allow(unreachable_pub)]
+// Printer columns repeat the same keys in one attribute.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod conditions;
 pub mod manifest;
