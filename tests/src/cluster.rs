@@ -79,7 +79,7 @@ impl Cluster {
         progress("starting the API server");
         control_plane::wait_until_ready(&client, &components, patience).await?;
         progress("API server ready, starting the rest");
-        components.push(control_plane::start_controller_manager(&tools, &pki, &logs)?);
+        components.push(control_plane::start_controller_manager(&tools, &pki, &directory, &logs)?);
         components.push(control_plane::start_scheduler(&tools, &pki, &logs)?);
         node::import_pause_image(&tools, &directory, &containerd).await?;
         components.push(containerd);

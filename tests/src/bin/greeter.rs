@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -13,11 +14,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn main() -> io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:8080")?;
     loop {
-        // One at a time is enough; a connection that breaks concerns nobody else.
         let (stream, _) = listener.accept()?;
-        if let Err(error) = answer(&stream) {
-            eprintln!("{error}");
-        }
+        // One thread each, because a Service may send a pod that asks for another to itself.
+        thread::spawn(move || {
+            if let Err(error) = answer(&stream) {
+                eprintln!("{error}");
+            }
+        });
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) async fn wait_until_ready(client: &Client, running: &[Guard], within:
     .await?
 }
 
-pub(crate) fn start_controller_manager(tools: &Tools, pki: &Pki, log: &Path) -> Result<Guard> {
+pub(crate) fn start_controller_manager(tools: &Tools, pki: &Pki, directory: &Path, log: &Path) -> Result<Guard> {
     let mut command = tools.command("kube-controller-manager")?;
     command
         .arg("--kubeconfig")
@@ -94,6 +94,9 @@ pub(crate) fn start_controller_manager(tools: &Tools, pki: &Pki, log: &Path) -> 
         .arg(pki.certificate("ca"))
         .arg("--cluster-signing-key-file")
         .arg(pki.key("ca"))
+        // It creates the folder, which by default is the machine's.
+        .arg("--flex-volume-plugin-dir")
+        .arg(directory.join("volume-plugins"))
         .args(["--leader-elect=false", "--use-service-account-credentials=true", "--bind-address=127.0.0.1"])
         // Both minutes by default, which no test waits for.
         .args(["--horizontal-pod-autoscaler-sync-period=2s", "--horizontal-pod-autoscaler-downscale-stabilization=5s"]);
