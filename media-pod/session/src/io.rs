@@ -492,4 +492,10 @@ pub enum Ignored {
         /// What came.
         input: &'static str,
     },
+    /// More than the machine keeps.
+    #[error("more {input} than is kept")]
+    OverLimit {
+        /// What came.
+        input: &'static str,
+    },
 }

@@ -17,9 +17,11 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `call` | the call machine: state, transitions, timers |
+//! | `call` | the call machine: what each input and timer does |
 //! | `playback` | what was sent to the phone, what of it was played, what belongs to a turn that is over |
-//! | `timer` | the call's deadlines as a table |
+//! | `state`, `timer` | the call's states and their transitions; its deadlines as a table |
+//! | `mark` | mark names as text |
+//! | `tools` | tool definitions for the model, the built-in tools |
 //! | `realtime` | the Realtime protocol machine and its wire types (protocols: OpenAI Realtime GA) |
 //! | `twilio` | wire types of Twilio Media Streams |
 //! | `io` | inputs, outputs, commands and events of the call machine |
@@ -31,11 +33,19 @@
 
 pub mod agent_file;
 pub mod audio;
+mod call;
 mod ids;
 pub mod io;
 pub mod journal;
+mod mark;
 pub mod plan;
+mod playback;
 mod redacted;
+mod state;
+mod timer;
+pub mod tools;
 
+pub use call::{Call, Start};
 pub use ids::{AccountSid, CallSid, Epoch, InvalidId, ItemId, Ms, ReplyId, StreamSid, ToolCallId};
+pub use mark::ForeignMark;
 pub use redacted::Redacted;

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent_file::{AgentFile, Engine, GreetingInterruption, Interruption, RecoveryKind};
+use crate::agent_file::{
+    AgentFile, Engine, GreetingInterruption, Interruption, InterruptionMode, RecoveryKind,
+};
+use crate::tools::PlannedTool;
 use crate::{Ms, Redacted};
 
 /// One call's choices.
@@ -27,6 +30,32 @@ pub struct Plan {
     pub silence: Ms,
     /// Whether what is spoken goes into the journal.
     pub recovery: RecoveryKind,
+    /// Tools run outside of the machine, besides the built-in ones.
+    pub tools: Vec<PlannedTool>,
+    /// What the agent says by itself.
+    pub phrases: Phrases,
+}
+
+/// What the agent says by itself, in the call's language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phrases {
+    /// When nobody has spoken for a while.
+    pub are_you_there: String,
+    /// Shortly before the call's time is over.
+    pub time_is_nearly_over: String,
+    /// When no engine can be reached; in the carrier's voice.
+    pub apology: String,
+}
+
+impl Default for Phrases {
+    fn default() -> Self {
+        Self {
+            are_you_there: "Are you still there?".to_owned(),
+            time_is_nearly_over: "Our time for this call is nearly over.".to_owned(),
+            apology: "We are sorry, we are having technical difficulties. Please call again later."
+                .to_owned(),
+        }
+    }
 }
 
 /// The first words of a call.
@@ -91,6 +120,32 @@ impl Plan {
             max_call: Ms::from_secs(u64::from(agent.limits.max_call_seconds)),
             silence: Ms::from_secs(u64::from(agent.limits.silence_seconds)),
             recovery: agent.recovery.kind,
+            tools: Vec::new(),
+            phrases: Phrases::default(),
+        }
+    }
+
+    /// Whether the engine may cut its own reply when it hears the caller (`interrupt_response` of the Realtime API).
+    ///
+    /// False where some speech must not interrupt: a greeting that has to be heard, or a policy that first waits for
+    /// more speech or never interrupts. The call machine then decides, and cancels by
+    /// [`ModelCommand::Interrupt`](crate::io::ModelCommand::Interrupt). It sends that command in either case, because
+    /// only it knows what was heard.
+    pub fn server_interrupts(&self) -> bool {
+        let must_be_heard =
+            |greeting: &PlannedGreeting| greeting.interruption == GreetingInterruption::Disallowed;
+        self.server_replies() && !self.greeting.as_ref().is_some_and(must_be_heard)
+    }
+
+    /// Whether the engine answers by itself when the caller stops speaking (`create_response` of the Realtime API).
+    ///
+    /// False where speech may turn out not to be a turn (`Confirmed`: noise over the agent's words) or comes while the
+    /// agent must finish (`Never`): the call machine then asks for each reply by
+    /// [`ModelCommand::Speak`](crate::io::ModelCommand::Speak), at the cost of one round trip.
+    pub fn server_replies(&self) -> bool {
+        match self.interruption.mode {
+            InterruptionMode::Immediate => true,
+            InterruptionMode::Confirmed | InterruptionMode::Never => false,
         }
     }
 }

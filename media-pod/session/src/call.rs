@@ -1,0 +1,322 @@
+//! The call machine: what happens between a phone and a speech model, whoever makes the model.
+//!
+//! It owns every decision of a call (greeting, turns, barge-in, tools, limits, the end) and no effect: see the drain
+//! rule in the crate's documentation. It never reads a clock, a random source or the environment, and never speaks a
+//! provider's protocol. States and their transitions are in `state`, the table of timers in `timer`;
+//! `docs/session.md` shows all of it together with the tests.
+//!
+//! This file is the frame: inputs are handed to the part that knows them, and after each one [`Call::settle`] does
+//! what has become possible. The parts: `model` (connection), `speech` (floor and barge-in), `voice` (replies and
+//! their audio), `toolbox` (tools and call control), `limits` (silence, duration, keys, hand-over).
+
+mod limits;
+mod model;
+mod record;
+mod replies;
+mod speech;
+mod toolbox;
+mod voice;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::io::{
+    EndReason, Ending, Event, HistoryItem, Ignored, Input, ModelCommand, Next, Output, PhoneEvent, Speech,
+};
+use crate::journal::{Fact, Journal};
+use crate::plan::Plan;
+use crate::playback::Playback;
+use crate::state::{Attempt, Floor, Link, Opening, Parting, Patience, Phase, Stay};
+use crate::timer::{Timer, TimerTable};
+use crate::tools::{self, ToolDefinition};
+use crate::{Epoch, Ms, Redacted};
+use limits::Digits;
+use model::{Dice, WaitingAudio};
+use record::{Memory, Scribe};
+use replies::Replies;
+use toolbox::Toolbox;
+use voice::Words;
+
+/// One leg of a call, from the authenticated start of its media stream to its end.
+#[derive(Clone, Debug)]
+pub struct Call {
+    plan: Arc<Plan>,
+    began: Ms,
+    now: Ms,
+    outputs: VecDeque<Output>,
+    timers: TimerTable,
+    phase: Phase,
+    link: Link,
+    floor: Floor,
+    opening: Opening,
+    patience: Patience,
+    stay: Stay,
+    dice: Dice,
+    /// Counts connections, so that an answer is given on the one it was asked on.
+    connection: u32,
+    waiting: WaitingAudio,
+    replies: Replies,
+    playback: Playback,
+    words: Words,
+    memory: Memory,
+    scribe: Scribe,
+    toolbox: Toolbox,
+    digits: Digits,
+    debt: Debt,
+    first_sound: FirstSound,
+}
+
+/// How a leg begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The call's first leg.
+    Fresh,
+    /// Another leg went before; this is what it and its predecessors wrote.
+    Resumed(Journal),
+}
+
+/// Whether the model must be asked for a reply as soon as it is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Debt {
+    None,
+    Reply,
+}
+
+/// Whether the leg's first audio went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstSound {
+    Awaited,
+    Heard,
+}
+
+/// Timers that can fire on one input: each once, and each may set one other.
+const MAX_FIRED: usize = 24;
+
+impl Call {
+    /// Begins a leg at `now`: asks for the first engine. `seed` is the only source of chance (backoff jitter).
+    pub fn new(plan: Arc<Plan>, epoch: Epoch, start: Start, now: Ms, seed: u64) -> Self {
+        let (journal, is_resumed) = match start {
+            Start::Fresh => (Journal::default(), false),
+            Start::Resumed(journal) => (journal, true),
+        };
+        let opening = match &plan.greeting {
+            Some(_) if !journal.has_greeted() => Opening::Due,
+            Some(_) | None => Opening::Over,
+        };
+        let scribe = Scribe::new(epoch, plan.recovery, &journal);
+        let memory = match plan.recovery {
+            crate::agent_file::RecoveryKind::WithContext => Memory::from_journal(journal),
+            crate::agent_file::RecoveryKind::WithoutContext => Memory::default(),
+        };
+        let debt = if is_resumed && memory.owes_reply() { Debt::Reply } else { Debt::None };
+        let mut call = Self {
+            plan,
+            began: now,
+            now,
+            outputs: VecDeque::new(),
+            timers: TimerTable::default(),
+            phase: Phase::Open,
+            link: Link::BackingOff(Attempt { engine: 0, failures: 0 }),
+            floor: Floor::Open,
+            opening,
+            patience: Patience::Fresh,
+            stay: Stay::Here,
+            dice: Dice::new(seed),
+            connection: 0,
+            waiting: WaitingAudio::default(),
+            replies: Replies::default(),
+            playback: Playback::new(epoch),
+            words: Words::default(),
+            memory,
+            scribe,
+            toolbox: Toolbox::default(),
+            digits: Digits::default(),
+            debt,
+            first_sound: FirstSound::Awaited,
+        };
+        call.connect();
+        call.write(Fact::Attached);
+        call.start_clocks();
+        call
+    }
+
+    /// What the model is offered in a call of `plan`; engines configure their session with it.
+    pub fn tools(plan: &Plan) -> Vec<ToolDefinition> {
+        tools::definitions(plan)
+    }
+
+    /// Takes one input; poll [`Call::poll_output`] until [`Output::Wait`] or [`Output::Ended`] afterwards.
+    ///
+    /// *Flow:* timers due at `now` fire first, then the input takes effect, then what it made possible happens.
+    ///
+    /// *Errors:* [`Ignored`] says why an input changed nothing of the conversation. It is never the end of the call,
+    /// and outputs (fired timers, a stale-audio event) may still be waiting.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn handle_input(&mut self, now: Ms, input: Input) -> Result<(), Ignored> {
+        self.now = self.now.max(now);
+        self.fire_timers();
+        if self.phase == Phase::Ended {
+            return Err(Ignored::Ended);
+        }
+        let result = self.dispatch(input);
+        self.settle();
+        result
+    }
+
+    /// The next thing to do. [`Output::Wait`] ends the drain.
+    pub fn poll_output(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or_else(|| {
+            let next = if self.phase == Phase::Ended { None } else { self.timers.next() };
+            Output::Wait(next)
+        })
+    }
+
+    fn dispatch(&mut self, input: Input) -> Result<(), Ignored> {
+        match input {
+            Input::Phone(event) => self.handle_phone(event),
+            Input::Model(event) => self.handle_model(event),
+            Input::ToolEnded { call, result } => self.handle_tool_ended(&call, result),
+            Input::JournalDurable { up_to } => self.handle_durable(up_to),
+            // Waiting for durability is bounded by each tool's own deadline, whatever the store does.
+            Input::StoreLost | Input::StoreBack | Input::Tick => Ok(()),
+            Input::Drain { deadline } => self.handle_drain(deadline),
+            Input::Command(command) => self.handle_command(&command),
+        }
+    }
+
+    fn handle_phone(&mut self, event: PhoneEvent) -> Result<(), Ignored> {
+        match event {
+            PhoneEvent::Media { timestamp: _, audio } => {
+                self.hear(audio);
+                Ok(())
+            }
+            PhoneEvent::Digit(digit) => self.handle_digit(digit),
+            PhoneEvent::Mark(name) => self.handle_mark(name),
+            PhoneEvent::Stopped => {
+                self.end(EndReason::CallerHungUp, Next::HangUp);
+                Ok(())
+            }
+            PhoneEvent::Lost => {
+                // Nobody hung up: the carrier asks what comes next, and another leg can go on.
+                self.end(EndReason::PhoneLost, Next::Reconnect);
+                Ok(())
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        for _ in 0..MAX_FIRED {
+            if self.phase == Phase::Ended {
+                return;
+            }
+            let Some(timer) = self.timers.pop_due(self.now) else { return };
+            match timer {
+                Timer::MaxDuration => self.end(EndReason::MaxDuration, Next::HangUp),
+                Timer::HandOver => self.hand_over(),
+                Timer::Farewell => self.end_parting(),
+                Timer::PlayOut => self.playback.assume_played(),
+                Timer::Connect => self.give_up_connecting(),
+                Timer::Backoff => self.connect(),
+                Timer::ConfirmSpeech => self.confirm_speech(),
+                Timer::Reply => self.give_up_reply(),
+                Timer::Tool => self.time_out_tools(),
+                Timer::Digits => self.flush_digits(),
+                Timer::Silence => self.lose_patience(),
+                Timer::Announce => self.announce_end(),
+            }
+            self.settle();
+        }
+    }
+
+    /// Does what the last input or timer made possible, until nothing is.
+    fn settle(&mut self) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.collect_played();
+        self.settle_opening();
+        self.settle_parting();
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.settle_debt();
+        if self.stay == Stay::Leaving && self.is_pause() {
+            self.hand_over();
+            return;
+        }
+        self.settle_clocks();
+    }
+
+    /// Whether nothing is going on: nobody speaks, nothing plays, nothing is owed or being done.
+    fn is_pause(&self) -> bool {
+        self.phase == Phase::Open
+            && self.link.is_ready()
+            && self.floor == Floor::Open
+            && !self.opening.is_going_on()
+            && !self.is_agent_busy()
+            && self.toolbox.is_empty()
+            && self.digits.is_empty()
+            && self.debt == Debt::None
+    }
+
+    /// Whether the agent is thinking or heard.
+    fn is_agent_busy(&self) -> bool {
+        self.replies.is_any_active() || !self.playback.is_silent()
+    }
+
+    fn end_parting(&mut self) {
+        if let Phase::Parting(Parting { ending, .. }) = &self.phase {
+            let Ending { reason, next } = ending.clone();
+            self.end(reason, next);
+        }
+    }
+
+    /// The end, from any state: what was heard is put on record, then [`Output::Ended`], then nothing.
+    fn end(&mut self, reason: EndReason, next: Next) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.conclude_words();
+        self.phase.end();
+        self.outputs.push_back(Output::Ended(Ending { reason, next }));
+    }
+
+    fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    fn command(&mut self, command: ModelCommand) {
+        self.push(Output::Model(command));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.push(Output::Event(event));
+    }
+
+    fn write(&mut self, fact: Fact) {
+        if let Some(entry) = self.scribe.write(self.now, fact) {
+            self.push(entry);
+        }
+    }
+
+    /// Tells the model something now, and the next connection again.
+    fn tell(&mut self, item: HistoryItem) {
+        if self.link.is_ready() {
+            self.command(ModelCommand::Context(item.clone()));
+        }
+        self.memory.push(item);
+    }
+
+    /// Makes the model say something of ours.
+    fn say(&mut self, words: Redacted<String>) {
+        self.command(ModelCommand::Speak(Speech::Verbatim(words)));
+        self.await_reply();
+    }
+
+    fn await_reply(&mut self) {
+        self.floor.await_reply();
+        self.timers.set(Timer::Reply, self.now + limits::REPLY_BEGINS);
+    }
+}

@@ -1,0 +1,189 @@
+//! The way to the model: connect, retry, fall back, replay; and the caller's audio while there is none.
+
+use std::collections::VecDeque;
+
+use super::{Call, Debt};
+use crate::audio::{BYTES_PER_MS, Payload};
+use crate::io::{
+    EndReason, Ending, Event, HistoryItem, Ignored, ModelCommand, ModelEvent, ModelLoss, Next, Output,
+};
+use crate::state::{Link, Parting};
+use crate::timer::Timer;
+use crate::{Ms, Redacted};
+
+/// An engine that neither answers nor fails is given up after this; a cold session takes one to two seconds.
+const CONNECT_TIMEOUT: Ms = Ms::from_secs(10);
+
+/// Delay before the second attempt; each further one waits twice as long.
+const BACKOFF_BASE: Ms = Ms(200);
+
+/// No attempt waits longer.
+const BACKOFF_CAP: Ms = Ms::from_secs(4);
+
+/// The caller's audio kept while no model listens.
+const WAITING_LIMIT: u64 = 10_000 * BYTES_PER_MS;
+
+/// Frames kept while no model listens: 10 s in frames of 20 ms, and as many short ones.
+const WAITING_FRAMES: usize = 1000;
+
+/// What a model that takes over in mid-sentence is told.
+const CUT_OFF: &str = "The connection was lost while you were speaking or about to. The caller may have heard the \
+                       beginning of your last sentence. Go on from there without mentioning it.";
+
+impl Call {
+    /// Asks for the connection whose turn it is.
+    pub(super) fn connect(&mut self) {
+        if let Some(engine) = self.link.retry() {
+            self.connection += 1;
+            self.push(Output::Connect { engine });
+            self.timers.set(Timer::Connect, self.now + CONNECT_TIMEOUT);
+        }
+    }
+
+    pub(super) fn give_up_connecting(&mut self) {
+        // The timer runs only while connecting, where a loss is always taken.
+        let _ = self.handle_lost(ModelLoss::Unreachable);
+    }
+
+    pub(super) fn handle_model(&mut self, event: ModelEvent) -> Result<(), Ignored> {
+        match event {
+            ModelEvent::Ready => return self.handle_ready(),
+            ModelEvent::Lost { reason } => return self.handle_lost(reason),
+            _ if !self.link.is_ready() => {
+                return Err(Ignored::Unexpected { input: "model event", state: self.link.name() });
+            }
+            ModelEvent::SpeechStarted => return self.handle_speech_started(),
+            ModelEvent::SpeechStopped => return self.handle_speech_stopped(),
+            ModelEvent::ReplyStarted { reply } => return self.handle_reply_started(&reply),
+            ModelEvent::Audio { reply, item, audio } => return self.handle_audio(&reply, &item, &audio),
+            ModelEvent::AudioDone { item } => self.playback.complete_item(&item),
+            ModelEvent::AgentTranscript { item, text } => self.handle_agent_transcript(item, text),
+            ModelEvent::CallerTranscript { item: _, text } => self.handle_caller_transcript(text),
+            ModelEvent::ToolCall { call, reply, name, arguments } => {
+                return self.handle_tool_call(call, reply, name, arguments);
+            }
+            ModelEvent::ReplyEnded { reply, outcome: _ } => return self.handle_reply_ended(&reply),
+            ModelEvent::Usage(usage) => self.event(Event::Usage(usage)),
+            ModelEvent::Refused { class } => self.event(Event::ModelRefused { class }),
+        }
+        Ok(())
+    }
+
+    /// The model listens: first its memory, then the greeting, then what the caller said meanwhile. In this order the
+    /// greeting is the connection's first reply, and the caller's words are answered after it.
+    fn handle_ready(&mut self) -> Result<(), Ignored> {
+        self.link.ready(self.now)?;
+        self.timers.stop(Timer::Connect);
+        self.event(Event::ModelReady { after: self.now.since(self.began) });
+        let mut history = self.memory.items();
+        history.extend(self.words_in_the_air());
+        if !history.is_empty() {
+            self.command(ModelCommand::Replay(history));
+        }
+        self.ask_for_greeting();
+        for audio in self.waiting.take() {
+            self.command(ModelCommand::Append(audio));
+        }
+        Ok(())
+    }
+
+    /// The connection is gone: what was sent plays on, what was owed stays owed, the next attempt is due.
+    fn handle_lost(&mut self, reason: ModelLoss) -> Result<(), Ignored> {
+        let was_ready = self.link.is_ready();
+        let was_expected = self.replies.is_any_active() || self.is_answer_awaited();
+        self.link.lose(self.now, reason, self.plan.engines.len())?;
+        self.event(Event::ModelLost { reason });
+        for timer in [Timer::Connect, Timer::ConfirmSpeech, Timer::Reply] {
+            self.timers.stop(timer);
+        }
+        self.opening.again();
+        if was_ready {
+            self.playback.detach();
+            self.replies.fence();
+            self.floor.open();
+            if was_expected && !self.opening.is_going_on() {
+                self.memory.push(HistoryItem::System(Redacted::new(CUT_OFF.to_owned())));
+                self.debt = Debt::Reply;
+            }
+        }
+        match self.link {
+            Link::BackingOff(attempt) if attempt.failures == 0 => self.connect(),
+            Link::BackingOff(attempt) => {
+                let at = self.now + self.dice.jitter(backoff(attempt.failures));
+                self.timers.set(Timer::Backoff, at);
+            }
+            Link::Down => self.apologise(),
+            Link::Connecting(_) | Link::Ready { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// No engine is left: what was sent plays out, then the carrier says sorry.
+    fn apologise(&mut self) {
+        let next = Next::SayAndHangUp { text: self.plan.phrases.apology.clone() };
+        let ending = Ending { reason: EndReason::ModelUnreachable, next };
+        self.part(Parting { ending, asked_by: None });
+    }
+
+    /// The caller's audio. It goes to the model also while the agent must not be interrupted: nothing the caller says
+    /// is lost, it is answered afterwards.
+    pub(super) fn hear(&mut self, audio: Payload) {
+        if self.link.is_ready() {
+            self.command(ModelCommand::Append(audio));
+        } else {
+            self.waiting.push(audio);
+        }
+    }
+}
+
+/// Before the attempt after this many failures in a row.
+fn backoff(failures: u32) -> Ms {
+    let doubled = BACKOFF_BASE.0.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    Ms(doubled).min(BACKOFF_CAP)
+}
+
+/// The caller's audio while no model listens; the oldest is dropped first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WaitingAudio {
+    frames: VecDeque<Payload>,
+    bytes: u64,
+}
+
+impl WaitingAudio {
+    fn push(&mut self, audio: Payload) {
+        self.bytes += audio.mulaw_len();
+        self.frames.push_back(audio);
+        while self.bytes > WAITING_LIMIT || self.frames.len() > WAITING_FRAMES {
+            self.bytes -= self.frames.pop_front().map_or(self.bytes, |oldest| oldest.mulaw_len());
+        }
+    }
+
+    fn take(&mut self) -> VecDeque<Payload> {
+        self.bytes = 0;
+        std::mem::take(&mut self.frames)
+    }
+}
+
+/// The call's only source of chance (SplitMix64): equal seeds throw equal dice.
+#[derive(Clone, Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    const fn throw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Between half of the span and all of it, so that a provider's outage does not bring all calls back at once.
+    const fn jitter(&mut self, span: Ms) -> Ms {
+        let half = span.0 / 2;
+        Ms(span.0 - half + self.throw() % (half + 1))
+    }
+}

@@ -1,0 +1,164 @@
+//! What was said and done: the model's memory for the next connection, and the journal for the next pod.
+//!
+//! Bounded: the oldest entries of the memory are dropped first. What quotes somebody reaches the journal only with
+//! `recovery: WithContext`.
+
+use std::collections::VecDeque;
+
+use crate::agent_file::RecoveryKind;
+use crate::io::{HistoryItem, Output};
+use crate::journal::{Entry, Fact, Journal};
+use crate::{Epoch, Ms, Redacted};
+
+/// Entries kept for a replay; with [`MAX_TEXT`] about an hour of lively talk.
+const MAX_ITEMS: usize = 400;
+
+/// Bytes of text kept for a replay.
+const MAX_TEXT: usize = 128 * 1024;
+
+/// The conversation so far, as the model must remember it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    items: VecDeque<HistoryItem>,
+    text: usize,
+}
+
+impl Memory {
+    /// What the journal tells. A tool that was started and never ended is told as unknown: it is not run again.
+    pub(super) fn from_journal(journal: Journal) -> Self {
+        let mut memory = Self::default();
+        let mut digits = String::new();
+        let mut started = Vec::new();
+        for entry in journal.0 {
+            if !matches!(entry.fact, Fact::Digit { .. }) {
+                memory.push_digits(&mut digits);
+            }
+            match entry.fact {
+                Fact::CallerSaid { text } => memory.push(HistoryItem::Caller(text)),
+                Fact::AgentSaid { text, interrupted: _ } => memory.push(HistoryItem::Agent(text)),
+                Fact::Digit { digit } => digits.push(*digit.expose()),
+                Fact::ToolStarted { call, name, arguments } => started.push((call, name, arguments)),
+                Fact::ToolEnded { call: ended, output } => {
+                    if let Some(index) = started.iter().position(|(call, ..)| *call == ended) {
+                        let (call, name, arguments) = started.remove(index);
+                        memory.push(HistoryItem::Tool { call, name, arguments, output });
+                    }
+                }
+                Fact::Attached | Fact::Greeted | Fact::Unknown => {}
+            }
+        }
+        memory.push_digits(&mut digits);
+        for (call, name, arguments) in started {
+            let output = Redacted::new(OUTCOME_UNKNOWN.to_owned());
+            memory.push(HistoryItem::Tool { call, name, arguments, output });
+        }
+        memory
+    }
+
+    fn push_digits(&mut self, digits: &mut String) {
+        if !digits.is_empty() {
+            self.push(pressed(&std::mem::take(digits)));
+        }
+    }
+
+    /// Adds an entry, dropping the oldest beyond the bounds.
+    pub(super) fn push(&mut self, item: HistoryItem) {
+        self.text += text_len(&item);
+        self.items.push_back(item);
+        while self.items.len() > MAX_ITEMS || (self.text > MAX_TEXT && self.items.len() > 1) {
+            self.text -= self.items.pop_front().as_ref().map_or(0, text_len);
+        }
+    }
+
+    /// All of it, oldest first.
+    pub(super) fn items(&self) -> Vec<HistoryItem> {
+        self.items.iter().cloned().collect()
+    }
+
+    /// Whether the last entry is one the agent has to answer.
+    pub(super) fn owes_reply(&self) -> bool {
+        match self.items.back() {
+            Some(HistoryItem::Caller(_) | HistoryItem::System(_) | HistoryItem::Tool { .. }) => true,
+            Some(HistoryItem::Agent(_)) | None => false,
+        }
+    }
+}
+
+/// What the model is told of a tool whose outcome died with a pod.
+const OUTCOME_UNKNOWN: &str =
+    "Error: it is unknown whether this was done. Do not repeat it without asking the caller.";
+
+/// What the model is told of keys.
+pub(super) fn pressed(digits: &str) -> HistoryItem {
+    HistoryItem::System(Redacted::new(format!("The caller pressed {digits} on the phone's keypad.")))
+}
+
+fn text_len(item: &HistoryItem) -> usize {
+    match item {
+        HistoryItem::Caller(text) | HistoryItem::Agent(text) | HistoryItem::System(text) => {
+            text.expose().len()
+        }
+        HistoryItem::Tool { call, name, arguments, output } => {
+            call.as_str().len() + name.len() + arguments.expose().len() + output.expose().len()
+        }
+    }
+}
+
+/// Writes this leg's journal entries, numbered from 1 without gaps.
+#[derive(Clone, Debug)]
+pub(super) struct Scribe {
+    epoch: Epoch,
+    recovery: RecoveryKind,
+    sequence: u64,
+    durable: u64,
+}
+
+impl Scribe {
+    /// A journal to be begun, or gone on with if this epoch has entries already.
+    pub(super) fn new(epoch: Epoch, recovery: RecoveryKind, journal: &Journal) -> Self {
+        let own = journal.0.iter().filter(|entry| entry.epoch == epoch);
+        let sequence = own.map(|entry| entry.sequence).max().unwrap_or_default();
+        Self { epoch, recovery, sequence, durable: sequence }
+    }
+
+    /// The entry for a fact; none when the plan keeps nothing that was said.
+    pub(super) fn write(&mut self, at: Ms, fact: Fact) -> Option<Output> {
+        let fact = match self.recovery {
+            RecoveryKind::WithContext => fact,
+            RecoveryKind::WithoutContext => unquoted(fact)?,
+        };
+        self.sequence += 1;
+        Some(Output::Journal(Entry { epoch: self.epoch, sequence: self.sequence, at, fact }))
+    }
+
+    /// The last entry written.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The store holds everything up to here. False when it says nothing new.
+    pub(super) fn set_durable(&mut self, up_to: u64) -> bool {
+        let is_news = up_to > self.durable && up_to <= self.sequence;
+        if is_news {
+            self.durable = up_to;
+        }
+        is_news
+    }
+
+    /// Whether the store holds this entry.
+    pub(super) const fn is_durable(&self, sequence: u64) -> bool {
+        sequence <= self.durable
+    }
+}
+
+/// The fact without what it quotes; none when nothing is left.
+fn unquoted(fact: Fact) -> Option<Fact> {
+    match fact {
+        Fact::Attached | Fact::Greeted => Some(fact),
+        Fact::ToolStarted { call, name, arguments: _ } => {
+            Some(Fact::ToolStarted { call, name, arguments: Redacted::default() })
+        }
+        Fact::ToolEnded { call, output: _ } => Some(Fact::ToolEnded { call, output: Redacted::default() }),
+        Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::Digit { .. } | Fact::Unknown => None,
+    }
+}
