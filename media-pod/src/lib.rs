@@ -6,6 +6,11 @@
 //! Must never: decide anything about a conversation, or let one call's fault touch another.
 
 pub mod agent;
+pub mod calls;
 pub mod config;
+pub mod drain;
+mod duplex;
+pub mod engine;
+mod listener;
 pub mod metrics;
 pub mod telemetry;

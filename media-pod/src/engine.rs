@@ -1,0 +1,2 @@
+//! Speech engines: what turns the caller's audio into the agent's.
+pub mod simulated;
