@@ -13,11 +13,13 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/switchboard
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "build-tools: $*"; exit 1; }
 
-# pinned TOOL MODULE: the version that tools/TOOL/go.mod requires of MODULE.
+# pinned TOOL MODULE: the version that tools/TOOL/go.mod requires of MODULE, on a line of its own or in a list.
 pinned() {
-    awk -v module="$2" '($1 == "require" && $2 == module) { print $3; exit } $1 == module && $2 ~ /^v/ { print $2; exit }' \
-        "$here/tools/$1/go.mod"
+    sed -nE "s,^(require )?\s*$2 (v[^ ]+).*,\2,p" "$here/tools/$1/go.mod"
 }
+
+# fingerprint FILE: stands for the version of what is built from a source of our own.
+fingerprint() { cksum <"$1" | cut -d ' ' -f 1; }
 
 # found NAME VERSION: a NAME outside the cache whose minor version is that of VERSION; nothing if there is none.
 found() {
@@ -46,7 +48,7 @@ build() {
     for entry in "$@"; do
         name=${entry%%=*}
         [ -x "$target/$name" ] && continue
-        command -v go >/dev/null || fail "$name $version has to be built, which needs Go 1.25 or newer on the PATH."
+        command -v go >/dev/null || fail "$name $version has to be built, which needs Go 1.26 or newer on the PATH."
         say "building $name $version …"
         started=$SECONDS
         (cd "$here/tools/$tool" && CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$target/.$name" "${entry#*=}") >&2
@@ -77,8 +79,12 @@ for name in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-p
 done
 [ ${#missing[@]} -eq 0 ] || build kubernetes "$kubernetes" "$ldflags" "${missing[@]}"
 
-# The version is this file's own: it changes with pause.c.
-pause=$cache/pause-1/pause
+# Ours whatever is on the PATH: it is built with fewer plugins than usual, and tests/src/cluster/dns.rs counts on them.
+coredns=$(pinned coredns github.com/coredns/coredns)-$(fingerprint "$here/tools/coredns/main.go")
+[ -x "$cache/coredns-$coredns/coredns" ] || build coredns "$coredns" "-s -w" coredns=.
+lines+=("coredns=$cache/coredns-$coredns/coredns")
+
+pause=$cache/pause-$(fingerprint "$here/pause.c")/pause
 if [ ! -x "$pause" ]; then
     command -v cc >/dev/null || fail "a C compiler (cc) is needed for the pods' pause program."
     mkdir -p "${pause%/*}"

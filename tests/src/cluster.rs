@@ -5,6 +5,7 @@
 //! What was found out about the programs' wishes is said where it is obeyed, in the modules below this one.
 
 mod control_plane;
+mod dns;
 mod network;
 mod node;
 mod pki;
@@ -12,6 +13,7 @@ mod pki;
 use std::{
     fs,
     net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -21,7 +23,13 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 
-use crate::{OciImage, process::Guard, sandbox::Sandbox, tools::Tools, wait::wait_for};
+use crate::{
+    OciImage,
+    process::Guard,
+    sandbox::{Sandbox, state},
+    tools::Tools,
+    wait::wait_for,
+};
 use pki::Pki;
 
 /// How a cluster is brought up.
@@ -81,6 +89,7 @@ impl Cluster {
         progress("API server ready, starting the rest");
         components.push(control_plane::start_controller_manager(&tools, &pki, &directory, &logs)?);
         components.push(control_plane::start_scheduler(&tools, &pki, &logs)?);
+        components.push(dns::start(&tools, &kubeconfig, &directory, &logs)?);
         node::import_pause_image(&tools, &directory, &containerd).await?;
         components.push(containerd);
         components.push(node::start_kubelet(&tools, &pki, sandbox, &logs)?);
@@ -88,6 +97,7 @@ impl Cluster {
 
         let cluster = Self { client, kubeconfig, directory, logs, tools, components };
         cluster.wait_for_node(patience).await?;
+        dns::wait_until_ready(patience).await?;
         progress("node ready");
         cluster.write_entrance()?;
         Ok(cluster)
@@ -195,25 +205,27 @@ impl Cluster {
         .with_context(|| crate::wait::end_of(&self.logs.join("kubelet.log")))?
     }
 
-    /// Writes the script by which a person outside uses kubectl on this cluster.
+    /// A script that runs a command inside, for people: `<script> kubectl get pods`.
+    #[must_use]
+    pub fn entrance(&self) -> PathBuf {
+        self.directory.join("enter")
+    }
+
     fn write_entrance(&self) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.kubectl_script();
+        let kubectl = self.tools.path("kubectl")?;
         let script = format!(
-            "#!/bin/sh\nexec nsenter --net --target \"$(cat '{init}')\" -- '{kubectl}' --kubeconfig '{kubeconfig}' \"$@\"\n",
-            init = self.directory.join(crate::sandbox::state::INIT).display(),
-            kubectl = self.tools.path("kubectl")?.display(),
+            "#!/bin/sh\n\
+             # Runs a command inside this cluster's sandbox, in the folder where it is called; needs root.\n\
+             exec nsenter --target \"$(cat '{init}')\" --net --mount --pid --wdns \"$PWD\" -- \\\n    \
+             env KUBECONFIG='{kubeconfig}' PATH='{tools}':\"$PATH\" \"$@\"\n",
+            init = self.directory.join(state::INIT).display(),
             kubeconfig = self.kubeconfig.display(),
+            tools = kubectl.parent().context("kubectl is in a folder")?.display(),
         );
+        let path = self.entrance();
         fs::write(&path, script)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(())
-    }
-
-    /// A script that runs kubectl on this cluster from outside the sandbox.
-    #[must_use]
-    pub fn kubectl_script(&self) -> PathBuf {
-        self.directory.join("kubectl")
     }
 }
 

@@ -115,7 +115,9 @@ impl OciImage {
             ("oci-layout".to_owned(), json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes()),
             ("index.json".to_owned(), index.to_string().into_bytes()),
         ];
-        files.extend([layer, config, manifest].map(|blob| (format!("blobs/sha256/{}", blob.hash), blob.content)));
+        files.extend(
+            [layer, config, manifest].map(|blob| (format!("blobs/sha256/{}", blob.hash), blob.content)),
+        );
         Ok(files)
     }
 
@@ -232,9 +234,14 @@ mod tests {
     fn every_descriptor_leads_to_a_blob_of_that_size_and_hash() {
         let files = image().layout().expect("paths are short");
         let blob = |descriptor: &Value| -> Vec<u8> {
-            let hash = descriptor["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("sha256");
-            let (_, content) =
-                files.iter().find(|(name, _)| *name == format!("blobs/sha256/{hash}")).expect("a blob of that name");
+            let hash = descriptor["digest"]
+                .as_str()
+                .and_then(|digest| digest.strip_prefix("sha256:"))
+                .expect("sha256");
+            let (_, content) = files
+                .iter()
+                .find(|(name, _)| *name == format!("blobs/sha256/{hash}"))
+                .expect("a blob of that name");
             assert_eq!(descriptor["size"], content.len());
             assert_eq!(hex::encode(Sha256::digest(content)), hash);
             content.clone()
@@ -269,7 +276,9 @@ mod tests {
         let listed = String::from_utf8(listed.stdout).expect("UTF-8");
         let entries: Vec<(&str, &str)> = listed
             .lines()
-            .map(|line| (line.split(' ').next().unwrap_or_default(), line.rsplit(' ').next().unwrap_or_default()))
+            .map(|line| {
+                (line.split(' ').next().unwrap_or_default(), line.rsplit(' ').next().unwrap_or_default())
+            })
             .collect();
         assert_eq!(
             entries,

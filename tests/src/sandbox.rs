@@ -37,6 +37,9 @@ use state::State;
 /// Tells the inner program which state folder is its own, and by its presence that it is the inner one.
 const STATE_VARIABLE: &str = "SWITCHBOARD_SANDBOX_STATE";
 
+/// Says where a failed run's logs are kept.
+const LOGS_VARIABLE: &str = "SWITCHBOARD_LOGS";
+
 /// The inside of the namespaces. That a value exists means that the caller is in there.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -92,9 +95,11 @@ impl Sandbox {
     }
 
     fn prepare(directory: PathBuf) -> Result<Self> {
-        let name = directory.file_name().context("the state folder has no name")?.to_string_lossy().into_owned();
+        let name =
+            directory.file_name().context("the state folder has no name")?.to_string_lossy().into_owned();
         hide_host_folders(&directory.join("private")).context("the host's folders cannot be hidden")?;
-        pin_kernel_settings(&directory.join("sysctl")).context("the host's kernel settings cannot be hidden")?;
+        pin_kernel_settings(&directory.join("sysctl"))
+            .context("the host's kernel settings cannot be hidden")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         Ok(Self { name, directory, runtime })
     }
@@ -115,10 +120,27 @@ fn guard() -> Result<ExitCode> {
     let state = State::create()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(watch_over(&state));
+    if !matches!(ended, Ok(0)) {
+        keep_logs(&state);
+    }
     let removed = state.remove();
     let code = ended?;
     removed?;
     Ok(ExitCode::from(code))
+}
+
+/// Copies a failed run's logs to where `SWITCHBOARD_LOGS` says, if it does; CI keeps them from there.
+fn keep_logs(state: &State) {
+    let Some(target) = env::var_os(LOGS_VARIABLE).map(PathBuf::from) else { return };
+    let copied = fs::create_dir_all(&target).map_err(Into::into).and_then(|()| {
+        let logs = ["logs", "pod-logs"].map(|folder| state.directory().join(folder));
+        let logs = logs.iter().filter(|folder| folder.exists());
+        run_command(Command::new("cp").arg("-r").args(logs).arg(&target))
+    });
+    match copied {
+        Ok(_) => eprintln!("the logs are in {}", target.display()),
+        Err(error) => eprintln!("warning: the logs cannot be kept: {error:#}"),
+    }
 }
 
 /// Runs the inner program until it ends or a signal says that it should, and returns the exit code to pass on.
@@ -149,11 +171,15 @@ async fn watch_over(state: &State) -> Result<u8> {
         Some(()) = terminate.recv() => 128 + 15,
         Some(()) = hang_up.recv() => 128 + 1,
     };
-    if outermost.id().is_some() {
-        // All else in the namespace dies with its first process, and that is reaped only after the last of them.
-        send_signal("KILL", init)?;
-        outermost.wait().await?;
-    }
+    // All else in the namespace dies with its first process, and that is gone only after the last of them. Of no use,
+    // and no harm, when it has ended by itself.
+    let _ = send_signal("KILL", init);
+    outermost.wait().await?;
+    // Had `unshare` been killed, its end would not mean that of the namespace.
+    wait_for("the sandbox's processes to end", Duration::from_secs(30), async || {
+        Ok(is_gone(init).then_some(()))
+    })
+    .await?;
     Ok(code)
 }
 
@@ -185,6 +211,11 @@ fn child_of(parent: u32) -> Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// Whether a process has ended, be it that nobody has asked for its exit code yet.
+fn is_gone(id: u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/status")).map_or(true, |status| status.contains("State:\tZ"))
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

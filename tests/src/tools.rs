@@ -40,7 +40,10 @@ impl Tools {
 
     /// The path of one of them.
     pub(crate) fn path(&self, name: &str) -> Result<&Path> {
-        self.paths.get(name).map(PathBuf::as_path).with_context(|| format!("build-tools.sh did not name {name}"))
+        self.paths
+            .get(name)
+            .map(PathBuf::as_path)
+            .with_context(|| format!("build-tools.sh did not name {name}"))
     }
 
     /// A command that runs one of them.
@@ -59,7 +62,11 @@ fn which(program: &str) -> Option<PathBuf> {
 }
 
 fn parse(lines: &str) -> BTreeMap<String, PathBuf> {
-    lines.lines().filter_map(|line| line.split_once('=')).map(|(name, path)| (name.to_owned(), path.into())).collect()
+    lines
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, path)| (name.to_owned(), path.into()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -62,7 +62,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_stood_in_the_way_is_part_of_the_message() {
-        let answer = wait_for::<()>("rain", Duration::from_millis(1), async || Err(anyhow!("a clear sky"))).await;
+        let answer =
+            wait_for::<()>("rain", Duration::from_millis(1), async || Err(anyhow!("a clear sky"))).await;
         let error = format!("{:#}", answer.expect_err("it cannot rain"));
         assert_eq!(error, "waited 0 s in vain for rain: a clear sky");
     }

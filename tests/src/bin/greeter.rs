@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     thread,
     time::Duration,
 };
@@ -46,8 +46,8 @@ fn answer(mut stream: &TcpStream) -> io::Result<()> {
 
 /// The body of another server's answer.
 fn fetch(address: &str) -> io::Result<String> {
-    let address = address.parse().map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let resolved = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    let mut stream = TcpStream::connect_timeout(&resolved, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn up(sandbox: &Sandbox) -> Result<ExitCode> {
     let cluster = sandbox.block_on(Cluster::up(sandbox, ClusterOptions::default()))?;
     println!("{} is up; Ctrl-C ends it. In another terminal, as root:", sandbox.name());
-    println!("    {} get pods --all-namespaces", cluster.kubectl_script().display());
+    println!("    {} kubectl get pods --all-namespaces", cluster.entrance().display());
     println!("Logs are in {}", cluster.log_dir().display());
     // The guardian takes Ctrl-C and ends this process with everything else.
     sandbox.block_on(std::future::pending())

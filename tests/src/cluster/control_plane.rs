@@ -81,7 +81,12 @@ pub(crate) async fn wait_until_ready(client: &Client, running: &[Guard], within:
     .await?
 }
 
-pub(crate) fn start_controller_manager(tools: &Tools, pki: &Pki, directory: &Path, log: &Path) -> Result<Guard> {
+pub(crate) fn start_controller_manager(
+    tools: &Tools,
+    pki: &Pki,
+    directory: &Path,
+    log: &Path,
+) -> Result<Guard> {
     let mut command = tools.command("kube-controller-manager")?;
     command
         .arg("--kubeconfig")
@@ -99,7 +104,10 @@ pub(crate) fn start_controller_manager(tools: &Tools, pki: &Pki, directory: &Pat
         .arg(directory.join("volume-plugins"))
         .args(["--leader-elect=false", "--use-service-account-credentials=true", "--bind-address=127.0.0.1"])
         // Both minutes by default, which no test waits for.
-        .args(["--horizontal-pod-autoscaler-sync-period=2s", "--horizontal-pod-autoscaler-downscale-stabilization=5s"]);
+        .args([
+            "--horizontal-pod-autoscaler-sync-period=2s",
+            "--horizontal-pod-autoscaler-downscale-stabilization=5s",
+        ]);
     Guard::spawn("kube-controller-manager", &mut command, log.join("kube-controller-manager.log"))
 }
 

@@ -4,17 +4,13 @@
 //! netfilter even between two pods. On a bridge the answer of a Service's pod would go straight to the asking pod,
 //! with the wrong address, unless the machine has `br_netfilter`.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
+    dns,
     network::{CLUSTER_RANGE, NODE_ADDRESS, POD_RANGE},
     pki::{self, Pki, write_json},
 };
@@ -83,7 +79,11 @@ conf_dir = "{networks}"
             networks = networks.display(),
         ),
     )?;
-    Guard::spawn("containerd", Command::new("containerd").arg("--config").arg(&config), log.join("containerd.log"))
+    Guard::spawn(
+        "containerd",
+        Command::new("containerd").arg("--config").arg(&config),
+        log.join("containerd.log"),
+    )
 }
 
 /// Waits until containerd takes requests, and gives it the image that holds pods' namespaces.
@@ -117,9 +117,6 @@ pub(crate) async fn import_image(directory: &Path, image: &OciImage) -> Result<(
 pub(crate) fn start_kubelet(tools: &Tools, pki: &Pki, sandbox: &Sandbox, log: &Path) -> Result<Guard> {
     let directory = sandbox.directory();
     cgroup::create(sandbox.name())?;
-    // Pods must not inherit the machine's name servers: they cannot be reached from here.
-    let resolver = directory.join("resolv.conf");
-    fs::write(&resolver, "")?;
     let config = directory.join("kubelet.json");
     write_json(
         &config,
@@ -146,7 +143,10 @@ pub(crate) fn start_kubelet(tools: &Tools, pki: &Pki, sandbox: &Sandbox, log: &P
             "imageGCHighThresholdPercent": 100,
             "podLogsDir": directory.join("pod-logs"),
             "volumePluginDir": directory.join("volume-plugins"),
-            "resolvConf": resolver,
+            "clusterDNS": [NODE_ADDRESS],
+            "clusterDomain": dns::DOMAIN,
+            // Pods must not inherit the machine's name servers: they cannot be reached from here.
+            "resolvConf": dns::resolver_file(directory),
             // A changed ConfigMap reaches its volume within this, not within the minute of the default.
             "syncFrequency": "2s",
             "registerNode": true,

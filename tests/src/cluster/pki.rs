@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose,
 };
 
 use super::network::{API_SERVICE_ADDRESS, NODE_ADDRESS};
@@ -59,11 +59,26 @@ impl Pki {
         let admins = Some("system:masters");
         let identities = [
             Identity { file: "kube-apiserver", user: "kube-apiserver", group: None, served: &api_names },
-            Identity { file: "kubelet-client", user: "kube-apiserver-kubelet-client", group: admins, served: &[] },
-            Identity { file: CONTROLLER_MANAGER, user: "system:kube-controller-manager", group: None, served: &[] },
+            Identity {
+                file: "kubelet-client",
+                user: "kube-apiserver-kubelet-client",
+                group: admins,
+                served: &[],
+            },
+            Identity {
+                file: CONTROLLER_MANAGER,
+                user: "system:kube-controller-manager",
+                group: None,
+                served: &[],
+            },
             Identity { file: SCHEDULER, user: "system:kube-scheduler", group: None, served: &[] },
             Identity { file: PROXY, user: "system:kube-proxy", group: None, served: &[] },
-            Identity { file: KUBELET, user: &node_user, group: Some("system:nodes"), served: &[node, &address] },
+            Identity {
+                file: KUBELET,
+                user: &node_user,
+                group: Some("system:nodes"),
+                served: &[node, &address],
+            },
             Identity { file: ADMIN, user: "admin", group: admins, served: &[] },
         ];
         for identity in &identities {
@@ -194,15 +209,26 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("switchboard-pki-test-{}", std::process::id()));
         let pki = Pki::create(directory.clone(), "node-1").expect("certificates can be made");
         for file in [
-            "ca", "front-proxy-ca", "kube-apiserver", "kubelet-client", CONTROLLER_MANAGER, SCHEDULER, PROXY, KUBELET,
-            ADMIN, FRONT_PROXY,
+            "ca",
+            "front-proxy-ca",
+            "kube-apiserver",
+            "kubelet-client",
+            CONTROLLER_MANAGER,
+            SCHEDULER,
+            PROXY,
+            KUBELET,
+            ADMIN,
+            FRONT_PROXY,
         ] {
             let certificate = fs::read_to_string(pki.certificate(file)).expect("a certificate");
             assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----"), "{file}");
             let key = fs::read_to_string(pki.key(file)).expect("a key");
             assert!(key.starts_with("-----BEGIN PRIVATE KEY-----"), "{file}");
         }
-        assert_ne!(fs::read(pki.certificate("ca")).expect("one"), fs::read(pki.certificate("front-proxy-ca")).expect("two"));
+        assert_ne!(
+            fs::read(pki.certificate("ca")).expect("one"),
+            fs::read(pki.certificate("front-proxy-ca")).expect("two")
+        );
         let config = kube::config::Kubeconfig::read_from(pki.kubeconfig(ADMIN).expect("a kubeconfig"));
         assert_eq!(config.expect("it parses").current_context.as_deref(), Some("test"));
         fs::remove_dir_all(directory).expect("the test's folder can be removed");

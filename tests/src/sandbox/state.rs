@@ -116,7 +116,8 @@ impl State {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error).with_context(|| directory.display().to_string()),
             }
-            let lock = File::create(directory.join(LOCK)).context("a state folder's lock cannot be created")?;
+            let lock =
+                File::create(directory.join(LOCK)).context("a state folder's lock cannot be created")?;
             lock.lock().context("a state folder cannot be locked")?;
             fs::write(directory.join(GUARDIAN), process::id().to_string())?;
             return Ok(Self { directory, _lock: lock });

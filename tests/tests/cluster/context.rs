@@ -35,7 +35,11 @@ impl Ctx {
     }
 
     /// A trial of an asynchronous function.
-    pub(crate) fn trial<F>(self: &Arc<Self>, name: &str, test: impl FnOnce(Arc<Self>) -> F + Send + 'static) -> Trial
+    pub(crate) fn trial<F>(
+        self: &Arc<Self>,
+        name: &str,
+        test: impl FnOnce(Arc<Self>) -> F + Send + 'static,
+    ) -> Trial
     where
         F: Future<Output = Result<()>>,
     {
@@ -53,7 +57,10 @@ impl Ctx {
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client, name);
-        wait_for("the namespace's service account", PATIENCE, async || Ok(accounts.get_opt("default").await?)).await?;
+        wait_for("the namespace's service account", PATIENCE, async || {
+            Ok(accounts.get_opt("default").await?)
+        })
+        .await?;
         Ok(name.to_owned())
     }
 
@@ -67,7 +74,9 @@ impl Ctx {
         .await;
         match waited {
             Ok(pod) => Ok(pod),
-            Err(error) => Err(error.context(cluster.kubectl(&["describe", "pod", "-n", namespace, name]).await?)),
+            Err(error) => {
+                Err(error.context(cluster.kubectl(&["describe", "pod", "-n", namespace, name]).await?))
+            }
         }
     }
 }
@@ -75,13 +84,19 @@ impl Ctx {
 /// The body of an HTTP server's answer.
 pub(crate) async fn http_get(address: &str, path: &str) -> Result<String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+        let mut stream =
+            TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+            )
+            .await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         anyhow::Ok(answer)
     };
-    let answer = tokio::time::timeout(Duration::from_secs(10), exchange).await.context("no answer in 10 s")??;
+    let answer =
+        tokio::time::timeout(Duration::from_secs(10), exchange).await.context("no answer in 10 s")??;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
         _ => bail!("{address}{path} answered {answer:?}"),

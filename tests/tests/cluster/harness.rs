@@ -33,8 +33,11 @@ async fn node(ctx: Arc<Ctx>) -> Result<()> {
     let cluster = ctx.cluster()?;
     let node = Api::<Node>::all(cluster.client()).get(cluster.node_name()).await?;
     let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
-    let internal: Vec<&str> =
-        addresses.iter().filter(|entry| entry.type_ == "InternalIP").map(|entry| entry.address.as_str()).collect();
+    let internal: Vec<&str> = addresses
+        .iter()
+        .filter(|entry| entry.type_ == "InternalIP")
+        .map(|entry| entry.address.as_str())
+        .collect();
     assert_eq!(internal, [cluster.node_address().to_string()]);
     assert_eq!(cluster.node_address(), Ipv4Addr::new(10, 240, 0, 1));
     Ok(())
@@ -60,7 +63,8 @@ async fn pods(ctx: Arc<Ctx>) -> Result<()> {
         "spec": {"selector": {"app": "greeter"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }))?;
     let service = services.create(&PostParams::default(), &service).await?;
-    let virtual_address = service.spec.and_then(|spec| spec.cluster_ip).context("a Service has an address")?;
+    let virtual_address =
+        service.spec.and_then(|spec| spec.cluster_ip).context("a Service has an address")?;
 
     let one = address_of(&ctx.ready_pod(&namespace, "one").await?)?;
     let two = address_of(&ctx.ready_pod(&namespace, "two").await?)?;
@@ -70,7 +74,8 @@ async fn pods(ctx: Arc<Ctx>) -> Result<()> {
     // The Service's rules follow the pods' readiness after a moment; then both are behind it, seen from here …
     let behind = format!("{virtual_address}:80");
     for wanted in ["hello from one", "hello from two"] {
-        wait_for(wanted, PATIENCE, async || Ok((http_get(&behind, "/").await? == wanted).then_some(()))).await?;
+        wait_for(wanted, PATIENCE, async || Ok((http_get(&behind, "/").await? == wanted).then_some(())))
+            .await?;
     }
     // … and from each of them, which includes a pod that is sent to itself and two pods on one node.
     for (asking, from) in [("one", &one), ("two", &two)] {
@@ -85,10 +90,19 @@ async fn pods(ctx: Arc<Ctx>) -> Result<()> {
     }
     assert_eq!(http_get(&format!("{one}:8080"), &format!("/fetch/{two}:8080")).await?, "hello from two");
 
+    // A Service's name is known to pods, in its short form too, and to this process.
+    for name in ["greeters", "greeters.harness-pods.svc.cluster.local"] {
+        let heard = http_get(&format!("{one}:8080"), &format!("/fetch/{name}:80")).await?;
+        assert!(heard.starts_with("hello from "), "{heard}");
+    }
+    let named = http_get("greeters.harness-pods:80", "/").await?;
+    assert!(named.starts_with("hello from "), "{named}");
+
     // What runs beside the cluster is at the node's address.
     let beside = spawn_greeter(&ctx)?;
     let node = format!("{}:8080", cluster.node_address());
-    wait_for("the greeter beside the cluster", PATIENCE, async || http_get(&node, "/").await.map(Some)).await?;
+    wait_for("the greeter beside the cluster", PATIENCE, async || http_get(&node, "/").await.map(Some))
+        .await?;
     let heard = http_get(&format!("{one}:8080"), &format!("/fetch/{node}")).await?;
     assert!(heard.starts_with("hello from "), "{heard}");
     drop(beside);
@@ -119,7 +133,8 @@ async fn rbac(ctx: Arc<Ctx>) -> Result<()> {
         cluster.kubectl(&[arguments, vec!["-n", &namespace]].concat()).await?;
     }
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    wait_for("the role to count", PATIENCE, async || Ok(Some(maps.list(&ListParams::default()).await?))).await?;
+    wait_for("the role to count", PATIENCE, async || Ok(Some(maps.list(&ListParams::default()).await?)))
+        .await?;
     Ok(())
 }
 
@@ -127,7 +142,10 @@ async fn process(ctx: Arc<Ctx>) -> Result<()> {
     let cluster = ctx.cluster()?;
     let sleeper = cluster.spawn("sleeper", Command::new("sh").args(["-c", "echo awake; exec sleep 600"]))?;
     let log = sleeper.log().to_owned();
-    wait_for("its first words", PATIENCE, async || Ok((std::fs::read_to_string(&log)? == "awake\n").then_some(()))).await?;
+    wait_for("its first words", PATIENCE, async || {
+        Ok((std::fs::read_to_string(&log)? == "awake\n").then_some(()))
+    })
+    .await?;
     sleeper.check()?;
     let id = sleeper.id();
     drop(sleeper);
