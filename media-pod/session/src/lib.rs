@@ -40,12 +40,15 @@ pub mod journal;
 mod mark;
 pub mod plan;
 mod playback;
+pub mod realtime;
 mod redacted;
 mod state;
 mod timer;
 pub mod tools;
+pub mod twilio;
 
 pub use call::{Call, Start};
 pub use ids::{AccountSid, CallSid, Epoch, InvalidId, ItemId, Ms, ReplyId, StreamSid, ToolCallId};
 pub use mark::ForeignMark;
+pub use realtime::{Realtime, RealtimeConfig, RealtimeError, RealtimeInput, RealtimeOutput};
 pub use redacted::Redacted;
