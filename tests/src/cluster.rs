@@ -216,7 +216,7 @@ impl Cluster {
         let script = format!(
             "#!/bin/sh\n\
              # Runs a command inside this cluster's sandbox, in the folder where it is called; needs root.\n\
-             exec nsenter --target \"$(cat '{init}')\" --net --mount --pid --wdns \"$PWD\" -- \\\n    \
+             exec nsenter --target \"$(cat '{init}')\" --net --mount --pid --wdns=\"$PWD\" -- \\\n    \
              env KUBECONFIG='{kubeconfig}' PATH='{tools}':\"$PATH\" \"$@\"\n",
             init = self.directory.join(state::INIT).display(),
             kubeconfig = self.kubeconfig.display(),

@@ -6,6 +6,8 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -44,8 +46,16 @@ pub(crate) fn remove(group: &Path) -> Result<()> {
             remove(&entry.path())?;
         }
     }
-    // The files in it are the kernel's and go with the folder.
-    fs::remove_dir(group).with_context(|| format!("{} cannot be removed", group.display()))
+    // The files in it are the kernel's and go with the folder. It counts as busy until the last process that died in it
+    // has been cleared away, which after a guardian's SIGKILL nobody waits for.
+    let mut attempts = 0;
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && attempts < 250 => attempts += 1,
+            result => return result.with_context(|| format!("{} cannot be removed", group.display())),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Where groups can be made.
