@@ -9,7 +9,6 @@ mod attributes;
 
 use roxmltree::{Document, Node};
 
-use self::attributes::Attributes;
 use crate::violations::{Refused, Rule};
 
 /// A document, ready to run.

@@ -1,0 +1,255 @@
+//! A caller: what a person on the phone says, presses and waits for, as data, and the machine that does it.
+//!
+//! Sans-IO: once per 20 ms of the media clock [`Caller::handle_tick`] is told what the agent's side sounds like
+//! ([`Ear`]) and answers with the caller's own 20 ms. Every step has a deadline; a step that is not done in time, or that
+//! the end of the call cuts off, is a [`StepFailure`] that names it. After the last step the caller hangs up.
+
+mod ear;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::ear::{Change, Ear};
+use crate::voice::mulaw::{FRAME_BYTES, SILENCE};
+use crate::voice::{Clip, Registry, Speaker, Voice, VoiceError};
+
+/// One step of a caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Step {
+    /// Say this.
+    Say(String),
+    /// Play a recording (WAV).
+    Play(PathBuf),
+    /// Press keys: `0`–`9`, `*`, `#`.
+    Press(String),
+    /// Listen until the agent speaks, or has spoken and stopped.
+    WaitForAgent(Wait),
+    /// Listen until the agent has been speaking for so long; the next step talks over it.
+    InterruptAfterMilliseconds(u32),
+    /// Be silent for so many milliseconds.
+    Pause(u32),
+    /// End the call.
+    HangUp,
+    /// Wait for the other side to end the call.
+    ExpectHangUp(Patience),
+}
+
+/// What is waited for, and how long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Wait {
+    /// Until when.
+    pub until: Until,
+    /// Deadline.
+    pub seconds: u32,
+}
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self { until: Until::Silent, seconds: 30 }
+    }
+}
+
+/// State of the agent's voice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Until {
+    /// It began to speak.
+    Speaking,
+    /// It has spoken since the caller last did anything, and is silent again.
+    #[default]
+    Silent,
+}
+
+/// How long a step may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Patience {
+    /// Deadline.
+    pub seconds: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { seconds: 30 }
+    }
+}
+
+/// Deadline of the steps that have none of their own, beyond their own length.
+const PATIENCE_MILLISECONDS: u64 = 30_000;
+/// Time between two keys; people press about three a second.
+const KEY_MILLISECONDS: u64 = 300;
+
+/// Why a caller's steps cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidStep {
+    /// A text or recording gives no sound.
+    #[error("step {step}: {source}")]
+    Sound {
+        /// Counted from 1.
+        step: usize,
+        /// Why.
+        source: VoiceError,
+    },
+    /// A key no phone has.
+    #[error("step {step}: `{key}` is not a key of a phone")]
+    Key {
+        /// Counted from 1.
+        step: usize,
+        /// What was to be pressed.
+        key: char,
+    },
+}
+
+/// A step that was not completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StepFailure {
+    /// Counted from 1.
+    pub step: usize,
+    /// The step, as it is written in a file.
+    pub description: String,
+    /// What went wrong.
+    pub reason: &'static str,
+}
+
+/// The caller's 20 ms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// Exactly one frame.
+    pub audio: Vec<u8>,
+    /// A key pressed in it.
+    pub key: Option<char>,
+    /// The caller is done.
+    pub end: Option<End>,
+}
+
+/// How a caller is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It hangs up, as planned.
+    HungUp,
+    /// It gives up.
+    Failed(StepFailure),
+}
+
+/// A caller in a call.
+#[derive(Debug)]
+pub struct Caller {
+    steps: Vec<(Step, Vec<u8>)>,
+    current: usize,
+    /// When the current step began.
+    began: u64,
+    /// When the caller last finished speaking or pressing.
+    acted: u64,
+}
+
+impl Caller {
+    /// Prepares the sounds; what is said is made known to the recogniser.
+    pub fn new(steps: Vec<Step>, registry: &Registry) -> Result<Self, InvalidStep> {
+        let voice = Voice::new(Speaker::Caller);
+        let prepare = |(index, step): (usize, Step)| {
+            let sound = |result: Result<Clip, VoiceError>| {
+                let clip = result.map_err(|source| InvalidStep::Sound { step: index + 1, source })?;
+                registry.add(&clip);
+                Ok(clip.mulaw)
+            };
+            let audio = match &step {
+                Step::Say(text) => sound(voice.render(text))?,
+                Step::Play(path) => sound(Clip::from_wav(path, &path.display().to_string()))?,
+                Step::Press(keys) => match keys.chars().find(|key| !"0123456789*#".contains(*key)) {
+                    Some(key) => return Err(InvalidStep::Key { step: index + 1, key }),
+                    None => Vec::new(),
+                },
+                Step::WaitForAgent(_)
+                | Step::InterruptAfterMilliseconds(_)
+                | Step::Pause(_)
+                | Step::HangUp
+                | Step::ExpectHangUp(_) => Vec::new(),
+            };
+            Ok((step, audio))
+        };
+        let steps = steps.into_iter().enumerate().map(prepare).collect::<Result<_, _>>()?;
+        Ok(Self { steps, current: 0, began: 0, acted: 0 })
+    }
+
+    /// One frame of the media clock, `now` milliseconds after the call was answered.
+    pub fn handle_tick(&mut self, now: u64, ear: &Ear) -> Tick {
+        let mut tick = Tick { audio: vec![SILENCE; FRAME_BYTES], key: None, end: None };
+        loop {
+            let Some((step, audio)) = self.steps.get(self.current) else {
+                tick.end = Some(End::HungUp);
+                return tick;
+            };
+            let elapsed = now.saturating_sub(self.began);
+            let (done, deadline) = match step {
+                Step::Say(_) | Step::Play(_) => {
+                    let from = (elapsed / 20) as usize * FRAME_BYTES;
+                    if let Some(rest) = audio.get(from..) {
+                        let length = rest.len().min(FRAME_BYTES);
+                        tick.audio[..length].copy_from_slice(&rest[..length]);
+                    }
+                    (from + FRAME_BYTES > audio.len(), elapsed + 1)
+                }
+                Step::Press(keys) => {
+                    let index = (elapsed / KEY_MILLISECONDS) as usize;
+                    if elapsed.is_multiple_of(KEY_MILLISECONDS) {
+                        tick.key = keys.chars().nth(index);
+                    }
+                    (index >= keys.len(), elapsed + 1)
+                }
+                Step::WaitForAgent(wait) => {
+                    let done = match wait.until {
+                        Until::Speaking => ear.is_speaking(),
+                        Until::Silent => ear.heard_since(self.acted) && !ear.is_speaking(),
+                    };
+                    (done, u64::from(wait.seconds) * 1000)
+                }
+                Step::InterruptAfterMilliseconds(after) => {
+                    (ear.speaking_for(now) >= u64::from(*after), u64::from(*after) + PATIENCE_MILLISECONDS)
+                }
+                Step::Pause(milliseconds) => (elapsed >= u64::from(*milliseconds), u64::MAX),
+                Step::HangUp => {
+                    tick.end = Some(End::HungUp);
+                    return tick;
+                }
+                Step::ExpectHangUp(patience) => (false, u64::from(patience.seconds) * 1000),
+            };
+            if !done {
+                if elapsed >= deadline {
+                    tick.end = self.failure("not in time").map(End::Failed);
+                }
+                return tick;
+            }
+            let acts = matches!(step, Step::Say(_) | Step::Play(_) | Step::Press(_));
+            // A sound takes this frame with it; every other step hands it to the next one.
+            let took_frame = matches!(step, Step::Say(_) | Step::Play(_));
+            self.current += 1;
+            self.began = if took_frame { now + 20 } else { now };
+            if acts {
+                self.acted = self.began;
+            }
+            if took_frame {
+                return tick;
+            }
+        }
+    }
+
+    /// The other side ended the call: fine where it was expected, or where nothing was left to do.
+    pub fn handle_hang_up(&self) -> Option<StepFailure> {
+        match self.steps.get(self.current) {
+            None | Some((Step::ExpectHangUp(_) | Step::HangUp, _)) => None,
+            Some(_) => self.failure("the call ended before it was done"),
+        }
+    }
+
+    fn failure(&self, reason: &'static str) -> Option<StepFailure> {
+        let (step, _) = self.steps.get(self.current)?;
+        let description = serde_json::to_string(step).unwrap_or_default(); // a step is plain data
+        Some(StepFailure { step: self.current + 1, description, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests;

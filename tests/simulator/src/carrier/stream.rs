@@ -1,0 +1,296 @@
+//! The client of a bidirectional media stream (protocols: Media Streams, all of it).
+//!
+//! *Flow:* connect, upgrade (signed), `connected`, `start`, then every 20 ms of the media clock one frame each way, until
+//! the product closes, the person hangs up or a request redirects the call. *Guarantees:* `sequenceNumber` counts all
+//! messages from `start` on, `chunk` the frames, `timestamp` their presentation time; marks come back by [`Playout`]'s
+//! rules. *Caveats:* sound still waiting when the product closes the socket is not played.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Frame};
+
+use super::call::Call;
+use super::edge::resolve;
+use super::ids;
+use super::line::{Interrupt, Line};
+use super::message::{self, Message};
+use super::playout::Playout;
+use super::record::Event;
+use super::signature::sign;
+use super::twiml::Stream;
+use super::webhook::path_of;
+use crate::violations::{Refused, Rule};
+
+/// For the TCP connection and for the upgrade, each.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Messages waiting for a product that does not read: ten seconds of frames.
+const UNREAD_MESSAGES: usize = 500;
+/// How long the closing handshake may take before the socket is dropped.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// How a stream ended, other than by an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// The product closed the socket.
+    Closed,
+    /// The socket broke, or was never open.
+    Lost,
+}
+
+/// Runs a stream to its end.
+pub(super) async fn run(call: &Call, line: &mut Line, stream: &Stream) -> Result<StreamEnd, Interrupt> {
+    let sid = ids::sid("MZ");
+    let socket = match line.wait_for(connect(call, stream)).await? {
+        Ok(socket) => socket,
+        Err(refused) => {
+            let detail = refused.detail.clone();
+            call.refuse(refused);
+            call.record.note(Event::StreamEnded { by: "notConnected", close_code: None });
+            call.tell_stream(stream, &sid, "stream-error", Some(&detail));
+            return Ok(StreamEnd::Lost);
+        }
+    };
+    let mut session = Session::start(call, stream, sid.clone(), socket);
+    call.record.note(Event::StreamStarted { stream_sid: sid.clone() });
+    call.tell_stream(stream, &sid, "stream-started", None);
+    let result = session.exchange(line).await;
+    let (by, close_code) = match &result {
+        Ok((StreamEnd::Closed, code)) => ("product", *code),
+        Ok((StreamEnd::Lost, code)) => ("lost", *code),
+        Err(Interrupt::Caller(_)) => ("caller", None),
+        Err(Interrupt::Command(_)) => ("request", None),
+    };
+    call.record.note(Event::StreamEnded { by, close_code });
+    session.stop(result.is_err()).await;
+    call.tell_stream(stream, &sid, "stream-stopped", None);
+    result.map(|(end, _)| end)
+}
+
+async fn connect(call: &Call, stream: &Stream) -> Result<Socket, Refused> {
+    let unreachable =
+        |why: String| Refused::new(Rule::StreamConnect, format!("{}: {why}", path_of(&stream.url)));
+    let target = resolve(call.carrier.webhooks().edges(), &stream.url)
+        .ok_or_else(|| unreachable("no edge maps it".to_owned()))?;
+    let tcp = timeout(CONNECT_LIMIT, TcpStream::connect(&target.upstream))
+        .await
+        .map_err(|_| unreachable("no connection in time".to_owned()))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    // Without it 20 ms frames would wait for each other's acknowledgements.
+    tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    // TLS ends at the edge, so the socket is plain while `Host` and the signature are those of the public URL.
+    let plain = format!("ws://{}{}", target.host, target.path);
+    let malformed = |why: String| Refused::new(Rule::StreamUrl, why);
+    let mut request = plain.into_client_request().map_err(|error| malformed(error.to_string()))?;
+    let settings = call.carrier.settings();
+    let signed = settings.stream_url_form.apply(&stream.url);
+    let signature = sign(&settings.account.auth_token, &signed, &[]);
+    let value = HeaderValue::from_str(&signature).map_err(|error| malformed(error.to_string()))?;
+    request.headers_mut().insert("x-twilio-signature", value);
+    let refused =
+        |why: String| Refused::new(Rule::StreamHandshake, format!("{}: {why}", path_of(&stream.url)));
+    let (socket, _) = timeout(CONNECT_LIMIT, tokio_tungstenite::client_async(request, tcp))
+        .await
+        .map_err(|_| refused("no upgrade in time".to_owned()))?
+        .map_err(|error| match error {
+            SocketError::Http(response) => refused(format!("answered {}", response.status().as_u16())),
+            other => refused(other.to_string()),
+        })?;
+    Ok(socket)
+}
+
+struct Session<'a> {
+    call: &'a Call,
+    sid: String,
+    playout: Playout,
+    sequence: u64,
+    chunk: u64,
+    is_stalled: bool,
+    has_overflowed: bool,
+    writer: mpsc::Sender<Frame>,
+    reader: futures_util::stream::SplitStream<Socket>,
+    writing: tokio::task::JoinHandle<()>,
+}
+
+impl<'a> Session<'a> {
+    fn start(call: &'a Call, stream: &Stream, sid: String, socket: Socket) -> Self {
+        let (mut sink, reader) = socket.split();
+        let (writer, mut waiting) = mpsc::channel(UNREAD_MESSAGES);
+        let writing = tokio::spawn(async move {
+            while let Some(frame) = waiting.recv().await {
+                if sink.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut session = Self {
+            call,
+            sid,
+            playout: Playout::default(),
+            sequence: 0,
+            chunk: 0,
+            is_stalled: false,
+            has_overflowed: false,
+            writer,
+            reader,
+            writing,
+        };
+        session.write(&json!({"event": "connected", "protocol": "Call", "version": "1.0.0"}));
+        let parameters: serde_json::Map<String, Value> =
+            stream.parameters.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let start = json!({
+            "accountSid": call.carrier.settings().account.sid,
+            "streamSid": session.sid,
+            "callSid": call.record.sid,
+            "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": parameters,
+        });
+        session.send("start", "start", start);
+        session
+    }
+
+    /// Frames both ways until the socket ends; with the close code, if there was one.
+    async fn exchange(&mut self, line: &mut Line) -> Result<(StreamEnd, Option<u16>), Interrupt> {
+        loop {
+            tokio::select! {
+                biased;
+                frame = line.next_frame() => {
+                    frame?;
+                    let played = self.playout.play_frame();
+                    let spoken = line.exchange(&played.audio)?;
+                    self.echo(played.marks);
+                    self.send_media(&spoken.audio);
+                    if let Some(key) = spoken.key {
+                        self.send("dtmf", "dtmf", json!({"track": "inbound_track", "digit": key.to_string()}));
+                    }
+                }
+                received = self.reader.next() => {
+                    if let Some(end) = self.handle_received(received, line) {
+                        return Ok(end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_received(
+        &mut self,
+        received: Option<Result<Frame, SocketError>>,
+        line: &mut Line,
+    ) -> Option<(StreamEnd, Option<u16>)> {
+        match received {
+            Some(Ok(Frame::Text(text))) => match message::parse(&text, &self.sid) {
+                Ok(message) => self.handle_message(message, line),
+                Err(refused) => self.call.refuse(refused),
+            },
+            Some(Ok(Frame::Binary(_))) => {
+                self.call.refuse(Refused::new(Rule::StreamBinaryFrame, "a binary frame"));
+            }
+            Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {} // the library answers
+            Some(Ok(Frame::Close(close))) => {
+                return Some((StreamEnd::Closed, close.map(|close| u16::from(close.code))));
+            }
+            Some(Err(
+                error @ (SocketError::Protocol(_) | SocketError::Utf8(_) | SocketError::Capacity(_)),
+            )) => {
+                use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+                if !matches!(error, SocketError::Protocol(ResetWithoutClosingHandshake)) {
+                    self.call.refuse(Refused::new(Rule::StreamProtocol, error.to_string()));
+                }
+                return Some((StreamEnd::Lost, None));
+            }
+            Some(Err(_)) | None => return Some((StreamEnd::Lost, None)),
+        }
+        None
+    }
+
+    fn handle_message(&mut self, message: Message, line: &mut Line) {
+        match message {
+            Message::Media(audio) => {
+                if let Err(overflow) = self.playout.push_media(&audio)
+                    && !std::mem::replace(&mut self.has_overflowed, true)
+                {
+                    self.call.refuse(Refused::new(Rule::StreamBufferOverflow, overflow.to_string()));
+                }
+            }
+            Message::Mark(name) => {
+                let due = self.playout.push_mark(name);
+                self.echo(due);
+            }
+            Message::Clear => {
+                line.handle_clear(self.playout.waiting_milliseconds());
+                let outstanding = self.playout.clear();
+                self.echo(outstanding);
+            }
+        }
+    }
+
+    fn echo(&mut self, marks: impl IntoIterator<Item = String>) {
+        for name in marks {
+            self.send("mark", "mark", json!({ "name": name }));
+        }
+    }
+
+    fn send_media(&mut self, audio: &[u8]) {
+        let timestamp = self.chunk * 20;
+        self.chunk += 1;
+        let media = json!({
+            "track": "inbound",
+            "chunk": self.chunk.to_string(),
+            "timestamp": timestamp.to_string(),
+            "payload": STANDARD.encode(audio),
+        });
+        self.send("media", "media", media);
+    }
+
+    fn send(&mut self, event: &str, member: &str, body: Value) {
+        self.sequence += 1;
+        let sequence = self.sequence.to_string();
+        let mut message = json!({"event": event, "sequenceNumber": sequence, "streamSid": self.sid});
+        message[member] = body;
+        self.write(&message);
+    }
+
+    fn write(&mut self, message: &Value) {
+        let full = self.writer.try_send(Frame::text(message.to_string()));
+        if matches!(full, Err(mpsc::error::TrySendError::Full(_)))
+            && !std::mem::replace(&mut self.is_stalled, true)
+        {
+            let detail = "the product stopped reading the media stream";
+            self.call.refuse(Refused::new(Rule::StreamStalled, detail));
+        }
+    }
+
+    /// Says `stop` where the carrier ends the stream, and closes the socket.
+    async fn stop(mut self, by_carrier: bool) {
+        if by_carrier {
+            let stop = json!({"accountSid": self.call.carrier.settings().account.sid, "callSid": self.call.record.sid});
+            self.send("stop", "stop", stop);
+            let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+            let _ = self.writer.try_send(Frame::Close(Some(normal))); // a full queue: the product is gone anyway
+        }
+        drop(self.writer);
+        // What the product still says is read and dropped until it closes too; a slow one is left behind.
+        let (mut reader, writing) = (self.reader, self.writing);
+        let closing = async move { while let Some(Ok(_)) = reader.next().await {} };
+        let abort = writing.abort_handle();
+        let both = async { tokio::join!(closing, writing) };
+        if timeout(CLOSE_LIMIT, both).await.is_err() {
+            abort.abort();
+        }
+    }
+}
