@@ -103,6 +103,8 @@ pub(crate) fn start_controller_manager(
         .arg("--flex-volume-plugin-dir")
         .arg(directory.join("volume-plugins"))
         .args(["--leader-elect=false", "--use-service-account-credentials=true", "--bind-address=127.0.0.1"])
+        // It fetches an account for each controller when it starts, which at its usual 20 requests a second takes five.
+        .args(["--kube-api-qps=300", "--kube-api-burst=600"])
         // Both minutes by default, which no test waits for.
         .args([
             "--horizontal-pod-autoscaler-sync-period=2s",

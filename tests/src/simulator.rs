@@ -1,0 +1,161 @@
+//! The simulated phone network and model, as a process of its own, and its control API (docs/design.md, "The
+//! simulator"). Black-box: nothing of the simulator is linked in.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use crate::{Cluster, Guard, binary, wait_for};
+
+/// Port of the simulated Twilio (REST and control).
+const CARRIER_PORT: u16 = 4010;
+/// Port of the simulated model.
+const MODEL_PORT: u16 = 4011;
+
+/// A running simulator beside a cluster.
+#[derive(Debug)]
+pub struct Simulator {
+    http: Client,
+    carrier: String,
+    model: String,
+    process: Guard,
+}
+
+impl Simulator {
+    /// Starts it with a scenario. `edges` are `https://public/prefix=http://upstream` mappings.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the message has the end of its log.
+    pub async fn start(cluster: &Cluster, scenario: &Path, edges: &[String]) -> Result<Self> {
+        let node = cluster.node_address();
+        let mut command = Command::new(binary("switchboard-sim")?);
+        command
+            .arg("serve")
+            .arg("--scenario")
+            .arg(scenario)
+            .args(["--twilio-addr", &format!("{node}:{CARRIER_PORT}")])
+            .args(["--model-addr", &format!("{node}:{MODEL_PORT}")])
+            .args(edges.iter().flat_map(|edge| ["--edge", edge]));
+        let process = cluster.spawn("simulator", &mut command)?;
+        let simulator = Self {
+            http: Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?,
+            carrier: format!("http://{node}:{CARRIER_PORT}"),
+            model: format!("ws://{node}:{MODEL_PORT}/v1/realtime"),
+            process,
+        };
+        wait_for("the simulator", Duration::from_secs(20), async || {
+            if let Err(ended) = simulator.process.check() {
+                return Ok(Some(Err(ended)));
+            }
+            simulator.numbers().await.map(|_| Some(Ok(())))
+        })
+        .await
+        .with_context(|| crate::end_of(simulator.process.log()))??;
+        Ok(simulator)
+    }
+
+    /// Base URL of the simulated REST API, for a gateway's `apiBaseUrl`.
+    #[must_use]
+    pub fn carrier_url(&self) -> &str {
+        &self.carrier
+    }
+
+    /// URL of the simulated Realtime endpoint, for an engine's `url`.
+    #[must_use]
+    pub fn model_url(&self) -> &str {
+        &self.model
+    }
+
+    /// A simulated caller dials; returns the CallSid.
+    ///
+    /// # Errors
+    /// When the simulator refuses the call or its steps.
+    pub async fn place_call(&self, from: &str, to: &str, caller: &Value) -> Result<String> {
+        let order = json!({"from": from, "to": to, "caller": caller});
+        let response = self.http.post(self.control("calls")).json(&order).send().await?;
+        let status = response.status();
+        let answer: Value = response.json().await?;
+        ensure!(status.is_success(), "the simulator does not place the call: {answer}");
+        Ok(answer["sid"].as_str().context("a placed call has a sid")?.to_owned())
+    }
+
+    /// What is known of a call.
+    ///
+    /// # Errors
+    /// When there is no such call.
+    pub async fn call(&self, sid: &str) -> Result<Value> {
+        self.json(&format!("calls/{sid}")).await
+    }
+
+    /// Waits until a call and its last callback are over.
+    ///
+    /// # Errors
+    /// When it is not over in time; the message has what is known of it.
+    pub async fn finished_call(&self, sid: &str, within: Duration) -> Result<Value> {
+        let waited = wait_for("the call to end", within, async || {
+            let call = self.call(sid).await?;
+            Ok((call["finished"] == true).then_some(call))
+        })
+        .await;
+        match waited {
+            Ok(call) => Ok(call),
+            Err(error) => Err(error.context(format!("{:#}", self.call(sid).await?))),
+        }
+    }
+
+    /// WAV of what the caller heard.
+    ///
+    /// # Errors
+    /// When there is no such call.
+    pub async fn heard(&self, sid: &str) -> Result<Vec<u8>> {
+        let response = self.http.get(self.control(&format!("calls/{sid}/heard.wav"))).send().await?;
+        Ok(response.error_for_status()?.bytes().await?.to_vec())
+    }
+
+    /// Every rule the product broke so far.
+    ///
+    /// # Errors
+    /// When the simulator does not answer.
+    pub async fn violations(&self) -> Result<Vec<Value>> {
+        let answer = self.json("violations").await?;
+        Ok(answer["violations"].as_array().context("violations are a list")?.clone())
+    }
+
+    /// The account's numbers, as the REST API shows them.
+    ///
+    /// # Errors
+    /// When the simulator does not answer.
+    pub async fn numbers(&self) -> Result<Vec<Value>> {
+        let answer = self.json("numbers").await?;
+        Ok(answer["numbers"].as_array().context("numbers are a list")?.clone())
+    }
+
+    /// One number.
+    ///
+    /// # Errors
+    /// When the account does not have it.
+    pub async fn number(&self, e164: &str) -> Result<Value> {
+        let numbers = self.numbers().await?;
+        numbers.into_iter().find(|number| number["phone_number"] == e164).context("no such number")
+    }
+
+    /// The model's sessions: what it was sent and what it remembers.
+    ///
+    /// # Errors
+    /// When the simulator does not answer.
+    pub async fn sessions(&self) -> Result<Value> {
+        self.json("sessions").await
+    }
+
+    fn control(&self, path: &str) -> String {
+        format!("{}/_sim/{path}", self.carrier)
+    }
+
+    async fn json(&self, path: &str) -> Result<Value> {
+        Ok(self.http.get(self.control(path)).send().await?.error_for_status()?.json().await?)
+    }
+}
