@@ -95,6 +95,12 @@ impl Number {
         }
     }
 
+    /// Sets the voice URL and the status callback, as the account holder had them before the product came.
+    pub fn set_webhooks(&mut self, voice_url: &str, status_callback: &str) {
+        self.fields.set("VoiceUrl", voice_url);
+        self.fields.set("StatusCallback", status_callback);
+    }
+
     /// Applies a request's form; unknown fields are returned, the carrier ignores them.
     pub(super) fn update(&mut self, form: &[(String, String)]) -> Result<Vec<String>, RefusedField> {
         let mut changed = self.clone();

@@ -1,0 +1,226 @@
+//! Full calls on loopback against a naive product: obedient it is accepted by the strict rules, and each fault is named.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod product;
+
+use product::{NUMBER, Script, events, start, start_with};
+use serde_json::{Value, json};
+use simulator::caller::{Patience, Step, Until, Wait};
+use simulator::carrier::record::{EndReason, Event, Status, View};
+use simulator::carrier::{Answers, Callee, Carrier};
+use simulator::violations::Rule;
+
+const CALLER: &str = "+15557654321";
+
+async fn call(carrier: &Carrier, steps: Vec<Step>) -> View {
+    carrier.place_inbound(CALLER, NUMBER, steps).unwrap().finished().await
+}
+
+fn expect_hang_up() -> Vec<Step> {
+    vec![Step::ExpectHangUp(Patience { seconds: 10 })]
+}
+
+fn position(view: &View, wanted: impl Fn(&Event) -> bool) -> u64 {
+    view.timeline.iter().find(|timed| wanted(&timed.event)).map(|timed| timed.at_milliseconds).unwrap()
+}
+
+#[tokio::test]
+async fn an_obedient_product_is_interrupted_and_hangs_up_without_a_violation() {
+    let (carrier, product) = start(Script { closes_after_caller: true, ..Script::default() }).await;
+    let steps = vec![
+        Step::InterruptAfterMilliseconds(300),
+        Step::Say("Stop.".into()),
+        Step::ExpectHangUp(Patience { seconds: 10 }),
+    ];
+    let record = carrier.place_inbound(CALLER, NUMBER, steps).unwrap();
+    let view = record.finished().await;
+    assert_eq!(carrier.violations().list(), vec![]);
+    assert_eq!((view.status, view.end_reason), (Status::Completed, Some(EndReason::HangupVerb)));
+    assert_eq!(view.failed_step, None);
+    assert_eq!(product.paths(), vec!["/voice", "/action", "/status"]);
+    assert_eq!(product.seen.lock().unwrap().wrong_signatures, 0);
+    assert_eq!(product.parameter("/status", "CallStatus").as_deref(), Some("completed"));
+    assert_eq!(product.parameter("/action", "CallStatus").as_deref(), Some("in-progress"));
+    assert_eq!(product.parameter("/voice", "CallStatus").as_deref(), Some("ringing"));
+
+    // The barge-in: the caller speaks, the product clears, the agent is silent, in this order.
+    let barge_in = view.timeline.iter().find_map(|timed| match timed.event {
+        Event::BargeIn { caller_spoke_at, cleared_at, agent_silent_at } => {
+            Some((caller_spoke_at, cleared_at, agent_silent_at))
+        }
+        _ => None,
+    });
+    let (spoke, cleared, silent) = barge_in.unwrap();
+    assert!(spoke <= cleared && cleared <= silent, "{spoke} {cleared} {silent}");
+    assert!(spoke >= position(&view, |event| *event == Event::AgentStartedSpeaking) + 300);
+    let order = events(&record);
+    let kept =
+        ["answered", "streamStarted", "agentStartedSpeaking", "callerStartedSpeaking", "cleared", "bargeIn"];
+    let order: Vec<_> = order.iter().filter(|event| kept.contains(&event.as_str())).collect();
+    assert_eq!(order, kept.iter().collect::<Vec<_>>());
+    assert!(view.heard.voiced_milliseconds >= 300);
+    assert!(record.recording().starts_with(b"RIFF"));
+}
+
+#[tokio::test]
+async fn the_stream_counts_its_messages_and_frames_without_a_gap() {
+    let (carrier, product) = start(Script { closes_after_caller: true, ..Script::default() }).await;
+    let wait = Wait { until: Until::Silent, seconds: 20 };
+    let view = call(&carrier, vec![Step::WaitForAgent(wait), Step::Press("5#".into()), Step::HangUp]).await;
+    assert_eq!((view.end_reason, view.failed_step), (Some(EndReason::CallerHungUp), None));
+    assert_eq!(carrier.violations().list(), vec![]);
+    let messages = product.seen.lock().unwrap().messages.clone();
+    assert_eq!(messages[0], json!({"event": "connected", "protocol": "Call", "version": "1.0.0"}));
+    let start = &messages[1];
+    let sid = start["streamSid"].as_str().unwrap();
+    assert_eq!(
+        *start,
+        json!({
+            "event": "start", "sequenceNumber": "1", "streamSid": sid,
+            "start": {
+                "accountSid": "AC00000000000000000000000000000001", "streamSid": sid, "callSid": view.sid,
+                "tracks": ["inbound"], "customParameters": {"token": "abc"},
+                "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            },
+        })
+    );
+    for (index, message) in messages[1..].iter().enumerate() {
+        assert_eq!(message["sequenceNumber"], (index + 1).to_string());
+    }
+    let media: Vec<&Value> = messages.iter().filter(|message| message["event"] == "media").collect();
+    for (index, message) in media.iter().enumerate() {
+        let media = &message["media"];
+        assert_eq!(
+            (&media["chunk"], &media["timestamp"]),
+            (&json!((index + 1).to_string()), &json!((index * 20).to_string()))
+        );
+        assert_eq!((&media["track"], media["payload"].as_str().unwrap().len()), (&json!("inbound"), 216));
+    }
+    let rest: Vec<Value> =
+        messages[2..].iter().filter(|message| message["event"] != "media").cloned().collect();
+    let bodies: Vec<_> = rest
+        .iter()
+        .map(|message| (&message["event"], &message[message["event"].as_str().unwrap()]))
+        .collect();
+    let dtmf = |digit: &str| json!({"track": "inbound_track", "digit": digit});
+    let stop = json!({"accountSid": "AC00000000000000000000000000000001", "callSid": view.sid});
+    assert_eq!(
+        bodies,
+        vec![
+            (&json!("mark"), &json!({"name": "end"})),
+            (&json!("dtmf"), &dtmf("5")),
+            (&json!("dtmf"), &dtmf("#")),
+            (&json!("stop"), &stop),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn without_an_action_the_next_verb_runs_after_the_stream() {
+    let voice = r#"<Connect><Stream url="wss://voice.test/stream"/></Connect><Say>Bye.</Say>"#;
+    let (carrier, product) = start(Script { voice, closes_after_caller: true, ..Script::default() }).await;
+    let steps = vec![Step::Say("Hi.".into()), Step::ExpectHangUp(Patience { seconds: 20 })];
+    let view = call(&carrier, steps).await;
+    assert_eq!((view.end_reason, view.failed_step), (Some(EndReason::TwimlEnded), None));
+    assert_eq!(carrier.violations().list(), vec![]);
+    assert_eq!(product.paths(), vec!["/voice", "/status"]);
+    let verbs: Vec<_> = view
+        .timeline
+        .iter()
+        .filter_map(|timed| match timed.event {
+            Event::VerbStarted { verb } => Some(verb),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(verbs, vec!["Connect", "Say"]);
+}
+
+#[tokio::test]
+async fn a_dialled_person_answers_and_the_action_hears_how_it_ended() {
+    let voice = r#"<Dial action="/action"><Number>+15558675310</Number></Dial>"#;
+    for (answers, status) in [(Answers::Yes, "completed"), (Answers::Busy, "busy")] {
+        let callee = Callee {
+            number: "+15558675310".into(),
+            answers,
+            after_milliseconds: 40,
+            steps: vec![Step::Say("Hi.".into())],
+        };
+        let script = Script { voice, ..Script::default() };
+        let (carrier, product) = start_with(script, |settings| settings.callees.push(callee)).await;
+        let view = call(&carrier, expect_hang_up()).await;
+        assert_eq!(carrier.violations().list(), vec![]);
+        assert_eq!(product.parameter("/action", "DialCallStatus").as_deref(), Some(status));
+        assert_eq!(view.heard.voiced_milliseconds > 0, answers == Answers::Yes);
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_call_is_never_answered() {
+    let (carrier, product) = start(Script { voice: r#"<Reject reason="busy"/>"#, ..Script::default() }).await;
+    let view = call(&carrier, expect_hang_up()).await;
+    assert_eq!((view.status, view.end_reason), (Status::Busy, Some(EndReason::RejectVerb)));
+    assert_eq!(product.parameter("/status", "CallStatus").as_deref(), Some("busy"));
+    assert_eq!(view.heard.milliseconds, 0);
+}
+
+#[tokio::test]
+async fn a_step_that_is_not_done_in_time_is_named_and_ends_the_call() {
+    let (carrier, _) = start(Script::default()).await;
+    let steps = vec![Step::Pause(20), Step::ExpectHangUp(Patience { seconds: 1 })];
+    let view = call(&carrier, steps).await;
+    assert_eq!(view.end_reason, Some(EndReason::CallerGaveUp));
+    assert_eq!(view.failed_step.map(|failure| (failure.step, failure.reason)), Some((2, "not in time")));
+}
+
+#[tokio::test]
+async fn each_broken_rule_is_recorded() {
+    let ordinary = Script { closes_after_caller: true, ..Script::default() };
+    let messages = |texts: &[&str]| Script {
+        first_messages: texts.iter().map(|text| (*text).to_owned()).collect(),
+        ..ordinary.clone()
+    };
+    let table = [
+        (Script { status: 500, ..ordinary.clone() }, Rule::WebhookStatus),
+        (Script { content_type: "application/json", ..ordinary.clone() }, Rule::WebhookContentType),
+        (Script { voice: "no xml", content_type: "text/xml", ..ordinary.clone() }, Rule::TwimlParse),
+        (Script { voice: "<Speak>x</Speak>", ..ordinary.clone() }, Rule::TwimlSchema),
+        (
+            Script {
+                voice: r#"<Connect><Stream url="ws://voice.test/stream"/></Connect>"#,
+                ..ordinary.clone()
+            },
+            Rule::StreamScheme,
+        ),
+        (
+            Script { voice: r#"<Connect><Stream url="wss://other.test/x"/></Connect>"#, ..ordinary.clone() },
+            Rule::StreamConnect,
+        ),
+        (
+            Script {
+                voice: r#"<Connect><Stream url="wss://voice.test/none"/></Connect>"#,
+                ..ordinary.clone()
+            },
+            Rule::StreamHandshake,
+        ),
+        (Script { refuses_stream: true, ..ordinary.clone() }, Rule::StreamHandshake),
+        (Script { voice: "<Redirect>/voice</Redirect>", ..ordinary.clone() }, Rule::TwimlLoop),
+        (
+            Script { voice: "<Redirect>https://gone.test/voice</Redirect>", ..ordinary.clone() },
+            Rule::WebhookUnreachable,
+        ),
+        (Script { sends_binary: true, ..ordinary.clone() }, Rule::StreamBinaryFrame),
+        (Script { status_reply: "thanks", ..ordinary.clone() }, Rule::CallbackReply),
+        (messages(&["{}"]), Rule::StreamInvalidMessage),
+        (messages(&[r#"{"event":"clear","streamSid":"MZother"}"#]), Rule::StreamWrongSid),
+        (
+            messages(&[r#"{"event":"media","streamSid":"{sid}","media":{"payload":"*"}}"#]),
+            Rule::StreamPayloadBase64,
+        ),
+    ];
+    for (script, rule) in table {
+        let (carrier, _) = start(script).await;
+        call(&carrier, vec![Step::Say("Hi.".into()), Step::ExpectHangUp(Patience { seconds: 10 })]).await;
+        assert_eq!(carrier.violations().rules(), vec![rule], "{:?}", carrier.violations().list());
+    }
+}
