@@ -40,6 +40,8 @@ mod session;
 mod session_tests;
 mod settings;
 mod socket;
+#[cfg(test)]
+mod socket_tests;
 mod tools;
 
 pub use behaviour::Behaviour;

@@ -140,7 +140,9 @@ impl Voice {
 }
 
 /// Every sentence spoken so far in this process: callers repeat themselves, and under load by the thousand.
-static RENDERED: LazyLock<Mutex<HashMap<(Speaker, String), Arc<Vec<u8>>>>> = LazyLock::new(Mutex::default);
+static RENDERED: LazyLock<Mutex<Rendered>> = LazyLock::new(Mutex::default);
+
+type Rendered = HashMap<(Speaker, String), Arc<Vec<u8>>>;
 
 /// At 40 KB a sentence about 40 MB; a scenario has dozens.
 const MAX_RENDERED: usize = 1000;

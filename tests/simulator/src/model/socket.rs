@@ -49,12 +49,13 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Share
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let mut model = String::new();
+    #[expect(clippy::result_large_err, reason = "the library's own type")]
     let check = |request: &Request, response: Response| match check_upgrade(request, &shared) {
         Ok(name) => {
             model = name;
             Ok(response)
         }
-        Err(refusal) => Err(refusal),
+        Err(refused) => Err(refused.into()),
     };
     let Ok(Ok(socket)) = timeout(PATIENCE, accept_hdr_async_with_config(stream, check, Some(config))).await
     else {
@@ -110,16 +111,16 @@ async fn send(socket: &mut WebSocketStream<TcpStream>, message: Message) -> Resu
 }
 
 /// The model asked for, or the HTTP answer that refuses.
-fn check_upgrade(request: &Request, shared: &Shared) -> Result<String, ErrorResponse> {
+fn check_upgrade(request: &Request, shared: &Shared) -> Result<String, RefusedUpgrade> {
     let broken = |detail: &str| shared.violations.record(Rule::ModelConnect, detail);
     if request.uri().path() != "/v1/realtime" {
         broken("the path is not /v1/realtime");
-        return Err(refusal(StatusCode::NOT_FOUND, "invalid_request_error", "Invalid URL."));
+        return Err(RefusedUpgrade(StatusCode::NOT_FOUND, "invalid_url", "Invalid URL."));
     }
     if request.headers().contains_key("openai-beta") {
         broken("the header OpenAI-Beta was sent");
         let message = "The Realtime Beta API is no longer supported. Please use the GA shape.";
-        return Err(refusal(StatusCode::BAD_REQUEST, "beta_api_shape_disabled", message));
+        return Err(RefusedUpgrade(StatusCode::BAD_REQUEST, "beta_api_shape_disabled", message));
     }
     let query = request.uri().query().unwrap_or_default();
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -129,29 +130,36 @@ fn check_upgrade(request: &Request, shared: &Shared) -> Result<String, ErrorResp
         _ => {
             broken("the query does not have exactly one model");
             let message = "You must provide a model parameter.";
-            return Err(refusal(StatusCode::BAD_REQUEST, "missing_model", message));
+            return Err(RefusedUpgrade(StatusCode::BAD_REQUEST, "missing_model", message));
         }
     };
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match authorization.and_then(|value| value.strip_prefix("Bearer ")) {
         Some(key) if key == shared.config.api_key => Ok(model),
         // A wrong key is a person's mistake, no broken rule.
-        Some(_) => Err(refusal(StatusCode::UNAUTHORIZED, "invalid_api_key", "Incorrect API key provided.")),
+        Some(_) => {
+            Err(RefusedUpgrade(StatusCode::UNAUTHORIZED, "invalid_api_key", "Incorrect API key provided."))
+        }
         None => {
             broken("there is no bearer token");
             let message = "Missing bearer or basic authentication in header.";
-            Err(refusal(StatusCode::UNAUTHORIZED, "invalid_api_key", message))
+            Err(RefusedUpgrade(StatusCode::UNAUTHORIZED, "invalid_api_key", message))
         }
     }
 }
 
-fn refusal(status: StatusCode, code: &str, message: &str) -> ErrorResponse {
-    let error =
-        json!({"error": {"type": "invalid_request_error", "code": code, "message": message, "param": null}});
-    let mut response = ErrorResponse::new(Some(error.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    response
+/// Status, error code and message of an upgrade that is not granted.
+struct RefusedUpgrade(StatusCode, &'static str, &'static str);
+
+impl From<RefusedUpgrade> for ErrorResponse {
+    fn from(RefusedUpgrade(status, code, message): RefusedUpgrade) -> Self {
+        let error = json!({"error": {"type": "invalid_request_error", "code": code, "message": message, "param": null}});
+        let mut response = Self::new(Some(error.to_string()));
+        *response.status_mut() = status;
+        let json = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
 }
 
 /// A session stays usable for the log whoever panicked over it.
