@@ -220,6 +220,7 @@ impl Call {
                 Timer::Connect => self.give_up_connecting(),
                 Timer::Backoff => self.connect(),
                 Timer::ConfirmSpeech => self.confirm_speech(),
+                Timer::EndlessSpeech => self.floor.open(),
                 Timer::Reply => self.give_up_reply(),
                 Timer::Tool => self.time_out_tools(),
                 Timer::Digits => self.flush_digits(),

@@ -5,7 +5,7 @@
 //! greeted), [`Patience`] (was the silent caller asked). `docs/session.md` shows them together.
 
 use crate::io::{Ending, Ignored, ModelLoss};
-use crate::{Ms, ReplyId, ToolCallId};
+use crate::{Ms, Redacted, ReplyId, ToolCallId};
 
 /// Whether the call goes on.
 ///
@@ -31,7 +31,22 @@ pub(crate) struct Parting {
     /// How the call will end.
     pub(crate) ending: Ending,
     /// The tool call that asked for it, still without its output; none when the machine itself ends the call.
-    pub(crate) asked_by: Option<(ToolCallId, ReplyId)>,
+    pub(crate) asked_by: Option<Asked>,
+}
+
+/// A tool call that is answered by the machine itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Which call.
+    pub(crate) call: ToolCallId,
+    /// The reply that made it.
+    pub(crate) reply: ReplyId,
+    /// The tool.
+    pub(crate) name: String,
+    /// JSON text.
+    pub(crate) arguments: Redacted<String>,
+    /// The connection that waits for its output.
+    pub(crate) connection: u32,
 }
 
 impl Phase {
@@ -45,11 +60,11 @@ impl Phase {
     }
 
     /// `Parting` → `Open`, only where a tool call asked for the end: its words were not heard.
-    pub(crate) fn stay(&mut self) -> Option<ToolCallId> {
-        let Self::Parting(Parting { asked_by: Some((call, _)), .. }) = self else { return None };
-        let call = call.clone();
+    pub(crate) fn stay(&mut self) -> Option<Asked> {
+        let Self::Parting(Parting { asked_by, .. }) = self else { return None };
+        let asked = asked_by.take()?;
         *self = Self::Open;
-        Some(call)
+        Some(asked)
     }
 
     /// Any → `Ended`. False when it ended before.

@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Backoff,
     /// Speech has lasted long enough to be an interruption.
     ConfirmSpeech,
+    /// Speech has lasted too long to believe that its end was not lost.
+    EndlessSpeech,
     /// A reply that was asked for did not begin.
     Reply,
     /// A tool did not end in time.
@@ -36,7 +38,7 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// All of them, in the order in which they fire at the same time.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::MaxDuration,
         Self::HandOver,
         Self::Farewell,
@@ -44,6 +46,7 @@ impl Timer {
         Self::Connect,
         Self::Backoff,
         Self::ConfirmSpeech,
+        Self::EndlessSpeech,
         Self::Reply,
         Self::Tool,
         Self::Digits,

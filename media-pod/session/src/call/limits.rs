@@ -3,7 +3,7 @@
 use super::{Call, Debt, record};
 use crate::io::{Command, EndReason, Event, Ignored, Next};
 use crate::journal::Fact;
-use crate::state::{Floor, Patience, Phase, Stay};
+use crate::state::{Patience, Phase, Stay};
 use crate::timer::Timer;
 use crate::{Ms, Redacted};
 
@@ -18,6 +18,9 @@ const MAX_DIGITS: usize = 32;
 
 /// How long before its end the call says so; at most a quarter of a short call.
 const ANNOUNCE_BEFORE: Ms = Ms::from_secs(20);
+
+/// The announcement does not talk over the caller; this is how often it looks for a pause.
+const ANNOUNCE_AGAIN: Ms = Ms::from_secs(1);
 
 /// Audio whose mark is late by this much is taken as played; a phone leg's jitter stays far below.
 const MARK_GRACE: Ms = Ms::from_secs(3);
@@ -50,7 +53,7 @@ impl Call {
         } else {
             self.timers.set(Timer::PlayOut, self.playback.plays_until() + MARK_GRACE);
         }
-        if self.is_pause() {
+        if self.is_pause() && self.plan.silence > Ms::ZERO {
             self.timers.start(Timer::Silence, self.now + self.plan.silence);
         } else {
             self.timers.stop(Timer::Silence);
@@ -71,7 +74,9 @@ impl Call {
 
     /// The call's time is nearly over.
     pub(super) fn announce_end(&mut self) {
-        if self.phase == Phase::Open && self.link.is_ready() {
+        if self.is_caller_speaking() {
+            self.timers.set(Timer::Announce, self.now + ANNOUNCE_AGAIN);
+        } else if self.phase == Phase::Open && self.link.is_ready() {
             self.say(Redacted::new(self.plan.phrases.time_is_nearly_over.clone()));
         }
     }
@@ -82,8 +87,9 @@ impl Call {
         Ok(())
     }
 
-    /// Another leg goes on.
+    /// Another leg goes on; a call that was about to end, ends.
     pub(super) fn hand_over(&mut self) {
+        self.end_parting();
         self.end(EndReason::HandedOver, Next::Reconnect);
     }
 
@@ -92,10 +98,6 @@ impl Call {
             Command::HangUp => self.end(EndReason::OperatorHungUp, Next::HangUp),
         }
         Ok(())
-    }
-
-    pub(super) const fn is_caller_speaking(&self) -> bool {
-        matches!(self.floor, Floor::Caller(_))
     }
 
     pub(super) fn handle_digit(&mut self, digit: Redacted<char>) -> Result<(), Ignored> {

@@ -93,7 +93,7 @@ impl Call {
         let was_expected = self.replies.is_any_active() || self.is_answer_awaited();
         self.link.lose(self.now, reason, self.plan.engines.len())?;
         self.event(Event::ModelLost { reason });
-        for timer in [Timer::Connect, Timer::ConfirmSpeech, Timer::Reply] {
+        for timer in [Timer::Connect, Timer::ConfirmSpeech, Timer::EndlessSpeech, Timer::Reply] {
             self.timers.stop(timer);
         }
         self.opening.again();

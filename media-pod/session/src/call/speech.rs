@@ -5,15 +5,20 @@ use crate::Ms;
 use crate::agent_file::{GreetingInterruption, InterruptionMode};
 use crate::audio::BYTES_PER_MS;
 use crate::io::{Event, Ignored, ModelCommand, Output, PhoneCommand};
-use crate::state::{Claim, Floor};
+use crate::state::{Claim, Floor, Opening};
 use crate::timer::Timer;
 
+/// Speech without an end: after this its end is taken as lost, so that the agent is not silent for ever.
+const ENDLESS_SPEECH: Ms = Ms::from_secs(120);
+
 impl Call {
+    /// The caller begins to speak, or something sounds like it.
     pub(super) fn handle_speech_started(&mut self) -> Result<(), Ignored> {
         let is_confirmation_needed =
             self.plan.interruption.mode == InterruptionMode::Confirmed && self.is_agent_busy();
         let claim = if is_confirmation_needed { Claim::Unconfirmed } else { Claim::Turn };
         self.floor.take(claim)?;
+        self.timers.set(Timer::EndlessSpeech, self.now + ENDLESS_SPEECH);
         match claim {
             Claim::Unconfirmed => {
                 let minimum = Ms(u64::from(self.plan.interruption.min_speech_milliseconds));
@@ -39,17 +44,18 @@ impl Call {
         }
     }
 
+    /// The caller stops speaking.
     pub(super) fn handle_speech_stopped(&mut self) -> Result<(), Ignored> {
         let claim = self.floor.release(self.now)?;
         self.timers.stop(Timer::ConfirmSpeech);
+        self.timers.stop(Timer::EndlessSpeech);
         match claim {
             // Noise: as if nothing had been.
             Claim::Unconfirmed => {}
             Claim::Turn => {
                 self.timers.set(Timer::Reply, self.now + super::limits::REPLY_BEGINS);
-                if !self.plan.server_replies() {
-                    self.debt = Debt::Reply;
-                }
+                // Where the engine answers by itself, its answer covers what was owed before.
+                self.debt = if self.plan.server_replies() { Debt::None } else { Debt::Reply };
             }
         }
         Ok(())
@@ -95,17 +101,30 @@ impl Call {
         self.call_off_parting();
     }
 
-    /// The model asked to speak, or owing an answer to the caller, has not begun.
-    pub(super) fn is_answer_awaited(&self) -> bool {
-        match self.floor {
-            Floor::Awaiting { .. } | Floor::Caller(_) => true,
-            Floor::Open => false,
+    /// A reply that begins while the caller is speaking (a tool's result, a prompt of ours) would talk over them. The
+    /// greeting may: callers often say hello before they are greeted.
+    pub(super) fn yield_to_caller(&mut self) {
+        let is_greeting = matches!(self.opening, Opening::Saying { .. });
+        if self.floor == Floor::Caller(Claim::Turn) && self.may_interrupt() && !is_greeting {
+            self.interrupt();
+            if !self.plan.server_replies() {
+                self.debt = Debt::Reply;
+            }
         }
+    }
+
+    /// The model was asked to speak, or owes the caller an answer, and has made no sound yet.
+    pub(super) const fn is_answer_awaited(&self) -> bool {
+        matches!(self.floor, Floor::Awaiting { .. })
+    }
+
+    pub(super) const fn is_caller_speaking(&self) -> bool {
+        matches!(self.floor, Floor::Caller(_))
     }
 
     /// The model did not begin to answer: it is not waited for any more, the clock of silence runs.
     pub(super) fn give_up_reply(&mut self) {
-        if let Floor::Awaiting { .. } = self.floor {
+        if self.is_answer_awaited() {
             self.floor.open();
         }
         self.finish_opening_unless_begun();

@@ -6,15 +6,15 @@
 
 use std::collections::VecDeque;
 
-use super::Call;
+use super::{Call, Debt};
 use crate::io::{
     EndReason, Ending, Event, HistoryItem, Ignored, ModelCommand, Next, Output, ToolOutcome, ToolRequest,
     ToolResult,
 };
 use crate::journal::Fact;
-use crate::state::{Parting, Phase};
+use crate::state::{Asked, Parting, Phase};
 use crate::timer::Timer;
-use crate::tools::{self, Repetition, Request};
+use crate::tools::{self, PlannedTool, Repetition, Request};
 use crate::{Ms, Redacted, ReplyId, ToolCallId};
 
 /// Tools running at once; a model asks for a few.
@@ -41,10 +41,7 @@ pub(super) struct Toolbox {
 
 #[derive(Clone, Debug)]
 struct Run {
-    call: ToolCallId,
-    name: String,
-    arguments: Redacted<String>,
-    connection: u32,
+    asked: Asked,
     began: Ms,
     deadline: Ms,
     stage: Stage,
@@ -65,7 +62,7 @@ impl Toolbox {
     }
 
     fn take(&mut self, call: &ToolCallId) -> Option<Run> {
-        let index = self.running.iter().position(|run| run.call == *call)?;
+        let index = self.running.iter().position(|run| run.asked.call == *call)?;
         Some(self.running.remove(index))
     }
 
@@ -91,56 +88,66 @@ impl Call {
         }
         self.toolbox.remember(call.clone());
         let plan = self.plan.clone();
-        match tools::parse(&plan, &name, arguments.expose()) {
+        let request = tools::parse(&plan, &name, arguments.expose());
+        let asked = Asked { call, reply, name, arguments, connection: self.connection };
+        match request {
             Request::EndCall => {
                 let ending = Ending { reason: EndReason::AgentHungUp, next: Next::HangUp };
-                self.request_parting(call, reply, ending);
+                self.request_parting(asked, ending);
             }
             Request::Transfer { target } => {
                 let ending = Ending { reason: EndReason::Transferred, next: Next::Transfer { target } };
-                self.request_parting(call, reply, ending);
+                self.request_parting(asked, ending);
             }
-            Request::Refused(sentence) => self.refuse(call, sentence),
-            Request::Run(_) if self.toolbox.running.len() >= MAX_RUNNING => self.refuse(call, TOO_MANY),
-            Request::Run(tool) => {
-                self.write(Fact::ToolStarted {
-                    call: call.clone(),
-                    name: name.clone(),
-                    arguments: arguments.clone(),
-                });
-                self.toolbox.running.push(Run {
-                    call,
-                    name,
-                    arguments,
-                    connection: self.connection,
-                    began: self.now,
-                    deadline: self.now + tool.timeout,
-                    stage: Stage::Written {
-                        sequence: match tool.repetition {
-                            Repetition::Harmless => 0,
-                            Repetition::OnceOnly => self.scribe.sequence(),
-                        },
-                    },
-                });
-                self.start_tools();
-            }
+            Request::Refused(sentence) => self.refuse(asked, sentence),
+            Request::Run(_) if self.toolbox.running.len() >= MAX_RUNNING => self.refuse(asked, TOO_MANY),
+            Request::Run(tool) => self.begin_tool(asked, tool),
         }
         Ok(())
     }
 
-    fn refuse(&mut self, call: ToolCallId, sentence: &str) {
+    fn refuse(&mut self, asked: Asked, sentence: &str) {
         // The model's own word for a tool that does not exist is not passed on: it could be anything.
-        self.event(Event::ToolEnded {
-            name: "unknown".to_owned(),
-            outcome: ToolOutcome::Refused,
-            took: Ms::ZERO,
-        });
-        self.answer(call, sentence);
+        let name = "unknown".to_owned();
+        self.event(Event::ToolEnded { name, outcome: ToolOutcome::Refused, took: Ms::ZERO });
+        self.answer(asked, sentence);
     }
 
-    fn answer(&mut self, call: ToolCallId, sentence: &str) {
-        self.command(ModelCommand::ToolOutput { call, output: Redacted::new(sentence.to_owned()) });
-        self.await_reply();
+    fn answer(&mut self, asked: Asked, sentence: &str) {
+        self.deliver(asked, Redacted::new(sentence.to_owned()));
+    }
+
+    /// Gives the model an output: as such on the connection that asked, where the model then goes on by itself; as
+    /// memory on any other, where the call is not known and the model must be asked to go on.
+    fn deliver(&mut self, asked: Asked, output: Redacted<String>) {
+        let Asked { call, reply: _, name, arguments, connection } = asked;
+        let item = HistoryItem::Tool { call: call.clone(), name, arguments, output: output.clone() };
+        if connection == self.connection && self.link.is_ready() {
+            self.command(ModelCommand::ToolOutput { call, output });
+            self.memory.push(item);
+            self.await_reply();
+        } else {
+            self.tell(item);
+            self.debt = Debt::Reply;
+        }
+    }
+
+    /// Puts it on record that a tool is about to run, and runs it as soon as that is safe.
+    fn begin_tool(&mut self, asked: Asked, tool: &PlannedTool) {
+        let Asked { call, reply: _, name, arguments, connection: _ } = asked.clone();
+        self.write(Fact::ToolStarted { call, name, arguments });
+        let sequence = match tool.repetition {
+            Repetition::Harmless => 0,
+            Repetition::OnceOnly => self.scribe.sequence(),
+        };
+        let deadline = self.now + tool.timeout;
+        self.toolbox.running.push(Run {
+            asked,
+            began: self.now,
+            deadline,
+            stage: Stage::Written { sequence },
+        });
+        self.start_tools();
     }
 
     /// Asks for every tool that waits for nothing any more.
@@ -149,7 +156,7 @@ impl Call {
             let Stage::Written { sequence } = run.stage else { continue };
             if self.scribe.is_durable(sequence) {
                 run.stage = Stage::Requested;
-                let (call, name, arguments) = (run.call.clone(), run.name.clone(), run.arguments.clone());
+                let Asked { call, reply: _, name, arguments, connection: _ } = run.asked.clone();
                 self.outputs.push_back(Output::Tool(ToolRequest { call, name, arguments }));
             }
         }
@@ -186,18 +193,10 @@ impl Call {
             ToolResult::Error(text) => (text, ToolOutcome::Error),
             ToolResult::TimedOut => (Redacted::new(TIMED_OUT.to_owned()), ToolOutcome::TimedOut),
         };
-        let Run { call, name, arguments, connection, began, deadline: _, stage: _ } = run;
-        self.write(Fact::ToolEnded { call: call.clone(), output: output.clone() });
-        self.event(Event::ToolEnded { name: name.clone(), outcome, took: self.now.since(began) });
-        let item = HistoryItem::Tool { call: call.clone(), name, arguments, output: output.clone() };
-        if connection == self.connection && self.link.is_ready() {
-            self.command(ModelCommand::ToolOutput { call, output });
-            self.memory.push(item);
-            self.await_reply();
-        } else {
-            self.tell(item);
-            self.debt = super::Debt::Reply;
-        }
+        let Run { asked, began, deadline: _, stage: _ } = run;
+        self.write(Fact::ToolEnded { call: asked.call.clone(), output: output.clone() });
+        self.event(Event::ToolEnded { name: asked.name.clone(), outcome, took: self.now.since(began) });
+        self.deliver(asked, output);
     }
 
     /// When the next tool is out of time.
@@ -206,13 +205,13 @@ impl Call {
     }
 
     /// The model wants the call to end, or to go elsewhere.
-    fn request_parting(&mut self, call: ToolCallId, reply: ReplyId, ending: Ending) {
-        if self.replies.is_fenced(&reply) {
-            self.answer(call, NOT_HEARD);
+    fn request_parting(&mut self, asked: Asked, ending: Ending) {
+        if self.replies.is_fenced(&asked.reply) {
+            self.answer(asked, NOT_HEARD);
         } else if self.phase == Phase::Open {
-            self.part(Parting { ending, asked_by: Some((call, reply)) });
+            self.part(Parting { ending, asked_by: Some(asked) });
         } else {
-            self.answer(call, NOT_NOW);
+            self.answer(asked, NOT_NOW);
         }
     }
 
@@ -226,11 +225,12 @@ impl Call {
     /// Ends the call when its last words are heard: the reply that asked for it is complete and everything is played.
     pub(super) fn settle_parting(&mut self) {
         let Phase::Parting(Parting { asked_by, .. }) = &self.phase else { return };
-        let is_said = asked_by.as_ref().is_none_or(|(_, reply)| !self.replies.is_active(reply));
+        let is_said = asked_by.as_ref().is_none_or(|asked| !self.replies.is_active(&asked.reply));
         if !is_said || !self.playback.is_silent() {
             return;
         }
-        if let Some((call, _)) = asked_by.clone()
+        if let Some(Asked { call, connection, .. }) = asked_by.clone()
+            && connection == self.connection
             && self.link.is_ready()
         {
             self.command(ModelCommand::ToolOutput { call, output: Redacted::new(DONE.to_owned()) });
@@ -240,9 +240,9 @@ impl Call {
 
     /// The words around an end of the call were not heard: the call goes on, and the model learns why.
     pub(super) fn call_off_parting(&mut self) {
-        if let Some(call) = self.phase.stay() {
+        if let Some(asked) = self.phase.stay() {
             self.timers.stop(Timer::Farewell);
-            self.answer(call, NOT_HEARD);
+            self.answer(asked, NOT_HEARD);
         }
     }
 }

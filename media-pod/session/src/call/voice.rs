@@ -45,6 +45,7 @@ impl Call {
         self.replies.begin(reply)?;
         self.timers.stop(Timer::Reply);
         self.opening.begin(reply);
+        self.yield_to_caller();
         Ok(())
     }
 
@@ -91,7 +92,9 @@ impl Call {
             self.event(Event::FirstAudio { after: self.now.since(self.began) });
         }
         self.timers.stop(Timer::Reply);
-        if let Some(stopped) = self.floor.answered() {
+        if self.debt == Debt::None
+            && let Some(stopped) = self.floor.answered()
+        {
             self.event(Event::TurnAnswered { latency: self.now.since(stopped) });
         }
     }

@@ -1,0 +1,186 @@
+//! The model is lost, or the pod.
+
+use call_session::Ms;
+use call_session::io::{EndReason, Ignored, Input, ModelEvent, ModelLoss, Next};
+
+use crate::support::Stage;
+use crate::support::plan::{PlanVerbs, plan};
+
+#[test]
+fn a_model_lost_in_mid_sentence_is_replaced_and_told_what_was_said() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.caller_said("Tell me a story.");
+    stage.agent_begins("r1", "i1", 3000);
+    stage.words("i1", "Once upon a time.");
+    stage.run(1000);
+    stage.news();
+    stage.lose_model(ModelLoss::Closed);
+    assert_eq!(stage.news(), ["model lost: Closed"]);
+    stage.run(200);
+    stage.frame();
+    assert_eq!(stage.news(), ["connect 0"]);
+    stage.model(ModelEvent::Ready);
+    assert_eq!(
+        stage.deeds(),
+        [
+            "replay caller: Tell me a story. | system: The connection was lost while you were speaking or about to. \
+             The caller may have heard the beginning of your last sentence. Go on from there without mentioning it. | \
+             agent: Once upon a time.",
+            "reply",
+        ]
+    );
+    stage.run(2000);
+    assert_eq!(stage.phone.heard(&"i1".into(), stage.now), 24_000, "what was sent plays on");
+}
+
+#[test]
+fn attempts_back_off_and_then_the_next_engine_is_tried() {
+    let mut stage = Stage::dialled(plan().falls_back_to("second"));
+    let mut waits = Vec::new();
+    stage.news();
+    loop {
+        let lost_at = stage.now;
+        stage.lose_model(ModelLoss::Unreachable);
+        while !stage.deeds().iter().any(|line| line.starts_with("connect")) {
+            stage.run(1);
+            assert!(stage.now < Ms(10_000));
+        }
+        waits.push(stage.now.since(lost_at).0);
+        if waits.len() == 4 {
+            break;
+        }
+    }
+    for (wait, limit) in waits.iter().zip([200, 400, 800]) {
+        assert!((limit / 2..=limit + 1).contains(wait), "{waits:?}");
+    }
+    stage.lose_model(ModelLoss::Rejected);
+    assert_eq!(
+        stage.deeds(),
+        [
+            "ended ModelUnreachable SayAndHangUp { text: \"We are sorry, we are having technical difficulties. Please \
+          call again later.\" }"
+        ]
+    );
+}
+
+#[test]
+fn a_rejected_engine_is_not_tried_again() {
+    let mut stage = Stage::dialled(plan().falls_back_to("second"));
+    stage.news();
+    stage.lose_model(ModelLoss::Rejected);
+    assert_eq!(stage.news(), ["model lost: Rejected", "connect 1"]);
+}
+
+#[test]
+fn an_engine_that_neither_answers_nor_fails_is_given_up() {
+    let mut stage = Stage::dialled(plan().falls_back_to("second"));
+    let ending = stage.run_to_end();
+    assert_eq!(ending.reason, EndReason::ModelUnreachable);
+    assert!(matches!(ending.next, Next::SayAndHangUp { .. }));
+    assert_eq!(stage.deeds().iter().filter(|line| *line == "connect 0").count(), 4);
+    assert!(stage.now < Ms::from_secs(100));
+}
+
+#[test]
+fn a_model_that_connects_and_fails_at_once_is_not_tried_for_ever() {
+    let mut stage = Stage::dialled(plan());
+    for _ in 0..4 {
+        stage.model(ModelEvent::Ready);
+        stage.lose_model(ModelLoss::Closed);
+        stage.run(4000);
+    }
+    assert_eq!(stage.ended.map(|ending| ending.reason), Some(EndReason::ModelUnreachable));
+}
+
+#[test]
+fn what_was_sent_is_heard_before_the_apology() {
+    let mut stage = Stage::open(plan());
+    stage.agent_says("r1", "i1", "One moment.", 2000);
+    stage.lose_model(ModelLoss::Rejected);
+    assert_eq!(stage.ended, None);
+    assert_eq!(stage.run_to_end().reason, EndReason::ModelUnreachable);
+    assert_eq!(stage.phone.heard(&"i1".into(), stage.now), 16_000);
+}
+
+#[test]
+fn a_greeting_that_was_not_heard_is_said_by_the_next_connection() {
+    let mut stage = Stage::open(plan().greets("Hello."));
+    stage.lose_model(ModelLoss::Closed);
+    stage.run(300);
+    stage.news();
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["say Hello."]);
+}
+
+#[test]
+fn events_of_a_model_that_is_not_there_are_ignored() {
+    let mut stage = Stage::dialled(plan());
+    let result = stage.input(Input::Model(ModelEvent::SpeechStarted));
+    assert_eq!(result, Err(Ignored::Unexpected { input: "model event", state: "connecting" }));
+    stage.model(ModelEvent::Ready);
+    let result = stage.input(Input::Model(ModelEvent::Ready));
+    assert_eq!(result, Err(Ignored::Unexpected { input: "ready", state: "ready" }));
+}
+
+#[test]
+fn a_resumed_call_replays_what_was_heard_and_does_not_greet_again() {
+    let plan = plan().greets("Hello.");
+    let mut stage = Stage::open(plan.clone());
+    stage.agent_says("r1", "i1", "Hello.", 500);
+    stage.run(1000);
+    stage.caller_speaks(500);
+    stage.caller_said("Tell me a story.");
+    stage.agent_says("r2", "i2", "one two three four", 4000);
+    stage.run(2000);
+    stage.model(ModelEvent::SpeechStarted);
+    let mut stage = stage.resumed(plan);
+    stage.model(ModelEvent::Ready);
+    assert_eq!(
+        stage.news(),
+        [
+            "connect 0",
+            "journal 1: attached",
+            "model ready after 0",
+            "replay agent: Hello. | caller: Tell me a story. | agent: one two",
+        ]
+    );
+}
+
+#[test]
+fn a_resumed_call_answers_what_was_left_unanswered() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.caller_said("Are you open?");
+    stage.press("42");
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(
+        stage.deeds(),
+        [
+            "connect 0",
+            "replay caller: Are you open? | system: The caller pressed 42 on the phone's keypad.",
+            "reply",
+        ]
+    );
+}
+
+#[test]
+fn a_resumed_call_greets_when_the_greeting_was_not_heard() {
+    let plan = plan().greets("Hello.");
+    let stage = Stage::open(plan.clone());
+    let mut stage = stage.resumed(plan);
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", "say Hello."]);
+}
+
+#[test]
+fn a_resumed_call_ends_when_the_whole_call_s_time_is_over() {
+    let plan = plan().lasts(60);
+    let mut stage = Stage::open(plan.clone());
+    stage.run(50_000);
+    let mut stage = stage.resumed(plan);
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.run_to_end().reason, EndReason::MaxDuration);
+    assert_eq!(stage.now, Ms::from_secs(60));
+}

@@ -1,0 +1,11 @@
+//! The call machine from outside: scenarios in virtual time, and arbitrary orders of input.
+
+mod any_order;
+mod barge_in;
+mod control;
+mod greeting;
+mod limits;
+mod loss;
+mod support;
+mod tools;
+mod turns;
