@@ -115,7 +115,7 @@ impl Model {
 
 /// Renders the script's sentences ahead, off the runtime: the first of a kind may take a process.
 fn warm_voices(script: &ModelScript) {
-    let mut sentences = vec![script.opening.clone(), script.default.clone()];
+    let mut sentences = vec![script.opening.clone(), script.default.clone(), script.idle.clone()];
     sentences.extend(script.turns.iter().flat_map(|turn| turn.say.iter().chain(&turn.then_say).cloned()));
     drop(tokio::task::spawn_blocking(move || {
         for sentence in sentences {

@@ -118,12 +118,17 @@ impl Voice {
             return Err(VoiceError::Unspeakable);
         }
         let key = (self.speaker, text.to_owned());
-        let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
-        if rendered.len() >= MAX_RENDERED {
-            rendered.clear();
-        }
-        let mulaw = rendered.entry(key).or_insert_with(|| Arc::new(self.speak(text))).to_vec();
-        Ok(Clip { text: text.to_owned(), mulaw })
+        let lock = || RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&key).cloned();
+        let mulaw = known.unwrap_or_else(|| {
+            let rendered = Arc::new(self.speak(text)); // unlocked: others need not wait for a process
+            let mut cache = lock();
+            if cache.len() >= MAX_RENDERED {
+                cache.clear();
+            }
+            Arc::clone(cache.entry(key).or_insert(rendered))
+        });
+        Ok(Clip { text: text.to_owned(), mulaw: mulaw.to_vec() })
     }
 
     /// Speaks a text with espeak-ng or not at all; for making the committed clips.

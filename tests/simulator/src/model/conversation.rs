@@ -283,6 +283,7 @@ impl Conversation {
             .iter()
             .filter(|item| !matches!(item.body, Body::Output { .. }))
             .map(|item| item.gist().1)
+            .filter(|words| !words.is_empty())
             .collect();
         if heard.is_empty() { None } else { Some(heard.join(" ")) }
     }

@@ -206,6 +206,8 @@ impl Session {
             return false;
         };
         if let Step::Finish { is_complete } = step {
+            let sound: u64 = reply.output.iter().map(|id| self.sounding_ms(&reply, id)).sum();
+            self.rest(reply.created_at + self.behaviour.first_audio() + Duration::from_millis(sound));
             if is_complete {
                 self.finish(&reply, "completed", None);
             } else {
@@ -237,10 +239,13 @@ impl Session {
         };
         let conversation = &self.conversation;
         let mut acts = self.brain.follow_up(|call_id| conversation.output_of(call_id));
-        if acts.is_empty() {
-            acts = self.brain.answer(heard.as_deref());
-        } else if let Some(more) = heard.and_then(|heard| self.brain.answer_if_scripted(&heard)) {
-            acts.extend(more);
+        match heard {
+            Some(heard) if acts.is_empty() => acts = self.brain.answer(&heard),
+            // With results to tell, only what the script has an answer to is answered, too.
+            Some(heard) => acts.extend(self.brain.answer_if_scripted(&heard).unwrap_or_default()),
+            None if acts.is_empty() && self.conversation.items().is_empty() => acts = self.brain.open(),
+            None if acts.is_empty() => acts = self.brain.go_on(),
+            None => {}
         }
         for act in &mut acts {
             if let Act::Call { call, .. } = act
@@ -511,6 +516,13 @@ impl Session {
             event[name] = value;
         }
         self.send(event);
+    }
+
+    fn sounding_ms(&self, reply: &Reply, id: &str) -> u64 {
+        match self.item_of(reply, id).map(|item| &item.body) {
+            Some(Body::Speech(speech)) => speech.sent_ms,
+            _ => 0, // a call makes no sound
+        }
     }
 
     fn item_of<'a>(&'a self, reply: &'a Reply, id: &str) -> Option<&'a Item> {

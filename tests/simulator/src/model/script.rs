@@ -22,6 +22,8 @@ pub struct ModelScript {
     pub opening: String,
     /// Said when no turn fits.
     pub default: String,
+    /// Said when the model is asked to go on and nothing new was said.
+    pub idle: String,
     /// In order.
     pub turns: Vec<Turn>,
 }
@@ -58,6 +60,7 @@ impl Default for ModelScript {
         Self {
             opening: "Hello, how can I help you?".to_owned(),
             default: "Sorry, could you say that again?".to_owned(),
+            idle: "Is there anything else I can do for you?".to_owned(),
             turns: Vec::new(),
         }
     }
@@ -83,9 +86,18 @@ impl Brain {
         Self { used: vec![false; script.turns.len()], script, waiting: Vec::new() }
     }
 
-    /// What to do about what was heard; about nothing, open the conversation.
-    pub(super) fn answer(&mut self, heard: Option<&str>) -> Vec<Act> {
-        let Some(heard) = heard else { return vec![Act::Say(self.script.opening.clone())] };
+    /// Begins the conversation.
+    pub(super) fn open(&self) -> Vec<Act> {
+        vec![Act::Say(self.script.opening.clone())]
+    }
+
+    /// Goes on though nothing new was said.
+    pub(super) fn go_on(&self) -> Vec<Act> {
+        vec![Act::Say(self.script.idle.clone())]
+    }
+
+    /// What to do about what was heard.
+    pub(super) fn answer(&mut self, heard: &str) -> Vec<Act> {
         let scripted = self.answer_if_scripted(heard);
         scripted.unwrap_or_else(|| vec![Act::Say(self.script.default.replace("{heard}", heard))])
     }
@@ -130,10 +142,18 @@ impl Turn {
     }
 }
 
-/// The words a `response.create` asks for by its instructions: what stands in double quotes (the whole of it when the
-/// instructions end with the quotation, so that quotes inside are spoken), else what follows "exactly …:", else all.
+/// The words a `response.create` asks for by its instructions. The first that fits:
+/// 1. "exactly …:" and a line break: all that follows, quotes and all;
+/// 2. a colon and a quotation up to the end: the whole of it, quotes inside it too;
+/// 3. the longest text in double quotes;
+/// 4. "exactly …:": all that follows;
+/// 5. everything.
 pub(super) fn requested_words(instructions: &str) -> String {
     let text = instructions.trim();
+    let from_exactly = text.to_ascii_lowercase().find("exactly").map(|at| &text[at..]);
+    if let Some((_, words)) = from_exactly.and_then(|rest| rest.split_once(":\n")) {
+        return words.trim().to_owned();
+    }
     let marks: Vec<(usize, char)> =
         text.char_indices().filter(|(_, c)| matches!(c, '"' | '“' | '”')).collect();
     let before_last = text.trim_end_matches(['.', ' ']);
@@ -147,8 +167,7 @@ pub(super) fn requested_words(instructions: &str) -> String {
     if let Some(longest) = quoted.max_by_key(|words| words.len()).filter(|words| !words.trim().is_empty()) {
         return unescape(longest);
     }
-    let after_exactly = text.to_ascii_lowercase().find("exactly").and_then(|at| text[at..].split_once(':'));
-    after_exactly.map_or(text, |(_, words)| words.trim()).to_owned()
+    from_exactly.and_then(|rest| rest.split_once(':')).map_or(text, |(_, words)| words.trim()).to_owned()
 }
 
 fn unescape(quoted: &str) -> String {
@@ -182,16 +201,16 @@ turns:
     #[test]
     fn turns_are_taken_in_order_once_and_then_the_default_answers() {
         let mut brain = Brain::new(script());
-        assert_eq!(brain.answer(Some("what are your hours?")), say("Eight to six."));
-        assert_eq!(brain.answer(Some("your hours again?")), say("Once only."));
-        assert_eq!(brain.answer(Some("hours")), say("You said hours"));
-        assert_eq!(brain.answer(None), say("Hello, how can I help you?"));
+        assert_eq!(brain.answer("what are your hours?"), say("Eight to six."));
+        assert_eq!(brain.answer("your hours again?"), say("Once only."));
+        assert_eq!(brain.answer("hours"), say("You said hours"));
+        assert_eq!(brain.open(), say("Hello, how can I help you?"));
     }
 
     #[test]
     fn a_call_is_followed_up_once_its_output_is_in() {
         let mut brain = Brain::new(script());
-        let acts = brain.answer(Some("My ORDER please"));
+        let acts = brain.answer("My ORDER please");
         assert!(matches!(&acts[..], [Act::Call { call, .. }] if call.tool == "lookup_order"), "{acts:?}");
         brain.called("call_1", Some("It is {output}.".to_owned()));
         assert_eq!(brain.follow_up(|_| None), vec![]);
@@ -207,6 +226,8 @@ turns:
             ("Say \"Hi\" and then \"Welcome to Movers\" kindly.", "Welcome to Movers"),
             ("Speak “Guten Tag” to the caller.", "Guten Tag"),
             ("Say exactly these words:\nHello there.", "Hello there."),
+            ("Say exactly the words, and nothing \"else\":\n\nPress \"one\": now.", "Press \"one\": now."),
+            ("Say exactly this: Hello there.", "Hello there."),
             ("Say: \"He said \\\"no\\\".\"", "He said \"no\"."),
             ("Greet the caller.", "Greet the caller."),
         ];

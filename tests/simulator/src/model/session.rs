@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::behaviour::Behaviour;
 use super::conversation::{Body, Conversation, Item, Status};
 use super::fields::Fields;
+use super::format::AudioFormat;
 use super::input_buffer::{Boundary, InputBuffer};
 use super::log::{LoggedItem, LoggedTruncation, SessionLog, to_ms};
 use super::refusal::Refusal;
@@ -75,6 +76,8 @@ pub(super) struct Session {
     is_early_audio_noted: bool,
     registry: Registry,
     violations: Violations,
+    /// When the last reply has sounded to its end and nobody spoke since.
+    resting_since: Option<Duration>,
     later: Vec<(Duration, Later)>,
     outputs: VecDeque<Value>,
     close: Option<(u16, &'static str)>,
@@ -112,6 +115,7 @@ impl Session {
             is_early_audio_noted: false,
             registry: setup.registry,
             violations: setup.violations,
+            resting_since: None,
             later: Vec::new(),
             outputs: VecDeque::new(),
             close: None,
@@ -204,13 +208,43 @@ impl Session {
             }
             return true;
         }
+        if self.idle_due().is_some_and(|due| due <= now) {
+            self.end_idleness(now);
+            return true;
+        }
         self.advance_reply(now)
+    }
+
+    /// From now on nobody has anything to say.
+    pub(super) const fn rest(&mut self, since: Duration) {
+        self.resting_since = Some(since);
+    }
+
+    fn idle_due(&self) -> Option<Duration> {
+        let timeout = self.settings.turn_detection.as_ref()?.idle_timeout()?;
+        let is_quiet = self.reply.is_none() && self.turn_item.is_none();
+        self.resting_since.filter(|_| is_quiet).map(|since| since + timeout)
+    }
+
+    /// The caller was silent for too long: the silence is a turn, and the model goes on.
+    fn end_idleness(&mut self, now: Duration) {
+        self.resting_since = None;
+        let silence = self.input.take();
+        let (item_id, end) = (self.new_id("item"), self.input.total_ms());
+        let start = end - (silence.len() / crate::voice::mulaw::BYTES_PER_MS) as u64;
+        self.send(json!({
+            "type": "input_audio_buffer.timeout_triggered", "audio_start_ms": start, "audio_end_ms": end,
+            "item_id": item_id,
+        }));
+        self.add_turn(now, item_id, &[]);
+        self.is_reply_due = true;
+        self.begin_due_reply(now);
     }
 
     fn next_due(&self) -> Duration {
         let later = self.later.iter().map(|(due, _)| *due);
         let reply = self.reply.as_ref().and_then(Reply::next_due);
-        later.chain(reply).min().unwrap_or(Duration::MAX).min(self.limit())
+        later.chain(reply).chain(self.idle_due()).min().unwrap_or(Duration::MAX).min(self.limit())
     }
 
     const fn limit(&self) -> Duration {
@@ -287,9 +321,12 @@ impl Session {
         if bytes.len() > MAX_APPEND {
             return Err(broken(Refusal::invalid("audio", "at most 15 MiB")));
         }
-        if !self.is_configured && !self.is_early_audio_noted {
+        let is_telephony = self.settings.input_format == AudioFormat::Pcmu;
+        if !(self.is_configured && is_telephony || self.is_early_audio_noted) {
             self.is_early_audio_noted = true; // once: every further frame is the same mistake
-            self.note_violation(Rule::ModelEarlyAudio, "audio was appended before session.updated was sent");
+            let detail =
+                if is_telephony { "before session.updated" } else { "before audio/pcmu was configured" };
+            self.note_violation(Rule::ModelEarlyAudio, &format!("audio was appended {detail}"));
         }
         let audio = self.settings.input_format.decode(bytes);
         self.input.append(&audio);
@@ -301,6 +338,7 @@ impl Session {
                     let item_id = self.new_id("item");
                     let event = json!({"type": "input_audio_buffer.speech_started", "audio_start_ms": at_ms, "item_id": item_id});
                     self.turn_item = Some(item_id);
+                    self.resting_since = None;
                     self.send(event);
                     if detection.interrupt_response {
                         self.cut_reply("turn_detected");

@@ -439,6 +439,28 @@ fn turns_can_be_committed_by_hand_and_detected_semantically() {
 }
 
 #[test]
+fn a_caller_who_says_nothing_is_asked_again_after_the_idle_timeout() {
+    let mut audio = telephony()["audio"].clone();
+    audio["input"]["turn_detection"] = json!({"type": "server_vad", "idle_timeout_ms": 5000});
+    let mut client = Client::with_session(json!({"audio": audio}));
+    client.send(json!({"type": "response.create", "response": {"instructions": "Say \"Thank you for calling. Goodbye.\""}}));
+    client.wait(1000);
+    let sounding = client.audio().len() / mulaw::BYTES_PER_MS;
+    client.pause(sounding - 1000 + 150 + 4980);
+    assert_eq!(client.all("input_audio_buffer.timeout_triggered").len(), 0);
+    client.pause(40);
+    client.wait(2000);
+    assert_eq!(client.all("input_audio_buffer.timeout_triggered").len(), 1);
+    let transcripts: Vec<&Value> = client
+        .all("response.output_audio_transcript.done")
+        .iter()
+        .map(|event| &event["transcript"])
+        .collect();
+    assert_eq!(transcripts, ["Thank you for calling. Goodbye.", "Is there anything else I can do for you?"]);
+    assert_eq!(client.violations.list(), vec![]);
+}
+
+#[test]
 fn altered_audio_is_not_understood() {
     let mut client = Client::configured();
     let quieter: Vec<u8> =

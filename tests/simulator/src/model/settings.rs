@@ -3,6 +3,8 @@
 //!
 //! An update is taken whole or refused whole.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::fields::Fields;
@@ -314,6 +316,14 @@ impl TurnDetection {
                     silence_ms,
                 }
             }
+        }
+    }
+
+    /// How long nobody may speak before the model goes on.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        match self.kind {
+            DetectionKind::Server { idle_timeout_ms, .. } => idle_timeout_ms.map(Duration::from_millis),
+            DetectionKind::Semantic { .. } => None,
         }
     }
 

@@ -18,6 +18,10 @@ use crate::voice::{Registry, Speaker, Voice, mulaw};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// Path, headers, status, error code, rules broken.
+type RefusedUpgrade =
+    (&'static str, &'static [(&'static str, &'static str)], u16, &'static str, &'static [Rule]);
+
 /// Far beyond what loopback needs, near enough to fail a broken test.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -143,14 +147,14 @@ async fn a_correct_conversation_breaks_no_rule() {
 
 #[tokio::test]
 async fn upgrades_are_refused_as_the_service_refuses_them() {
-    let broken: &[Rule] = &[Rule::ModelConnect];
-    let table: &[(&str, &[(&str, &str)], u16, &str, &[Rule])] = &[
-        ("/v1/realtimes?model=gpt-realtime-2.1", &[KEY], 404, "invalid_url", broken),
-        (GA, &[KEY, ("OpenAI-Beta", "realtime=v1")], 400, "beta_api_shape_disabled", broken),
-        ("/v1/realtime", &[KEY], 400, "missing_model", broken),
-        ("/v1/realtime?model=gpt-realtime-2.1&call_id=rtc_1", &[KEY], 400, "missing_model", broken),
-        ("/v1/realtime?model=a&model=b", &[KEY], 400, "missing_model", broken),
-        (GA, &[], 401, "invalid_api_key", broken),
+    const BROKEN: &[Rule] = &[Rule::ModelConnect];
+    let table: &[RefusedUpgrade] = &[
+        ("/v1/realtimes?model=gpt-realtime-2.1", &[KEY], 404, "invalid_url", BROKEN),
+        (GA, &[KEY, ("OpenAI-Beta", "realtime=v1")], 400, "beta_api_shape_disabled", BROKEN),
+        ("/v1/realtime", &[KEY], 400, "missing_model", BROKEN),
+        ("/v1/realtime?model=gpt-realtime-2.1&call_id=rtc_1", &[KEY], 400, "missing_model", BROKEN),
+        ("/v1/realtime?model=a&model=b", &[KEY], 400, "missing_model", BROKEN),
+        (GA, &[], 401, "invalid_api_key", BROKEN),
         (GA, &[("Authorization", "Bearer sk-wrong")], 401, "invalid_api_key", &[]),
     ];
     for (path, headers, status, code, rules) in table {
