@@ -32,6 +32,7 @@ mod live;
 mod refusal;
 mod responses;
 mod tool_rounds;
+mod usage;
 mod wire;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::RealtimeError;
+use super::usage::usage;
 use crate::audio::Payload;
 use crate::io::Usage;
 use crate::twilio::{Number, Text, slice_of};
@@ -410,57 +411,4 @@ struct SessionBody {
 
 fn expiry(session: Option<&RawValue>) -> Option<u64> {
     serde_json::from_str::<SessionBody>(session?.get()).ok()?.expires_at.0
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct UsageBody {
-    input_tokens: Number,
-    output_tokens: Number,
-    input_token_details: Option<InputTokens>,
-    output_token_details: Option<OutputTokens>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct InputTokens {
-    text_tokens: Number,
-    audio_tokens: Number,
-    cached_tokens: Number,
-    cached_tokens_details: Option<OutputTokens>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct OutputTokens {
-    text_tokens: Number,
-    audio_tokens: Number,
-}
-
-/// Every count is optional. Without details a total counts as text: the cheaper guess, but not nothing.
-fn usage(raw: &RawValue) -> Option<Usage> {
-    let body: UsageBody = serde_json::from_str::<Option<UsageBody>>(raw.get()).ok()??;
-    let count = |number: Number| number.0.unwrap_or(0);
-    let input = body
-        .input_token_details
-        .unwrap_or(InputTokens { text_tokens: body.input_tokens, ..InputTokens::default() });
-    let output = body
-        .output_token_details
-        .unwrap_or(OutputTokens { text_tokens: body.output_tokens, ..OutputTokens::default() });
-    let (text, audio) = (count(input.text_tokens), count(input.audio_tokens));
-    let (text_cached, audio_cached) = match input.cached_tokens_details {
-        Some(cached) => (count(cached.text_tokens).min(text), count(cached.audio_tokens).min(audio)),
-        None => {
-            let cached = count(input.cached_tokens);
-            (cached.min(text), cached.saturating_sub(text).min(audio))
-        }
-    };
-    Some(Usage {
-        text_in: text - text_cached,
-        text_cached,
-        audio_in: audio - audio_cached,
-        audio_cached,
-        text_out: count(output.text_tokens),
-        audio_out: count(output.audio_tokens),
-    })
 }

@@ -34,7 +34,7 @@ pub fn media(stream: &StreamSid, audio: &Payload) -> Bytes {
 
 /// `mark`: tell me when all audio sent before was played.
 pub fn mark(stream: &StreamSid, name: MarkName) -> Bytes {
-    let mut message = Vec::with_capacity(128); // head, sid, tail and a name of at most 45 bytes
+    let mut message = Vec::with_capacity(144); // head, sid and tail 85 bytes, a name at most 45
     let written = write!(message, r#"{{"event":"mark","streamSid":"{stream}","mark":{{"name":"{name}"}}}}"#);
     debug_assert!(written.is_ok(), "a Vec takes every write");
     Bytes::from(message)
