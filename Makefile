@@ -17,13 +17,13 @@ help: ## What there is
 .PHONY: setup
 setup: need-rust ## Install what the tests and the demo need (root), build Kubernetes once into the cache
 	tests/cluster/install-packages.sh
-	tests/cluster/build-tools.sh
+	tests/cluster/build-tools.sh >/dev/null
 	cargo fetch --locked --quiet
 
 .PHONY: demo
 demo: setup ## A call on a real Kubernetes, from nothing (root); KEEP=1 leaves the cluster up
 	@echo "==> Building Switchboard"
-	cargo build --locked --quiet -p operator -p media-pod -p simulator -p e2e --bins
+	cargo build --locked --quiet --workspace --bins
 	@echo "==> Running the demo"
 	$(BIN)/switchboard-demo
 
@@ -44,8 +44,8 @@ unit: need-rust ## Tests that need neither root nor a cluster
 .PHONY: cluster-test
 cluster-test: setup ## The main job on a real API server, node and Redis (root)
 	@echo "==> Tests on a real cluster"
-	cargo build --locked --quiet -p operator -p media-pod -p simulator --bins
-	cargo test --locked -p e2e --features cluster --test cluster
+	cargo build --locked --quiet --workspace --bins
+	cargo test --locked --workspace --features e2e/cluster --test cluster
 
 .PHONY: check
 check: need-rust $(CARGO_DENY) ## Format, lints, documentation, licences, and that the call session does no I/O

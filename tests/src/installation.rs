@@ -25,6 +25,8 @@ const REDIS_PORT: u16 = 6379;
 pub struct Installation {
     simulator: Simulator,
     redis: Guard,
+    scenario: PathBuf,
+    former_number: Value,
 }
 
 impl Installation {
@@ -48,6 +50,8 @@ impl Installation {
         let redis = start_redis(cluster).await?;
         let edges: Vec<String> = routed.iter().map(|agent| edge(agent)).collect::<Result<_>>()?;
         let simulator = Simulator::start(cluster, scenario, &edges).await?;
+        let former_number =
+            simulator.numbers().await?.into_iter().next().context("the scenario has no number")?;
         report("kubectl apply -k manifests/");
         let manifests = repository().join("manifests");
         // Custom resources can only be applied once their definitions are established; applying twice is idempotent.
@@ -62,13 +66,31 @@ impl Installation {
             let logs = operator_log(cluster).await.unwrap_or_default();
             return Err(error.context(format!("{pods}\n{logs}")));
         }
-        Ok(Self { simulator, redis })
+        Ok(Self { simulator, redis, scenario: scenario.to_owned(), former_number })
     }
 
     /// The simulated outside world.
     #[must_use]
     pub const fn simulator(&self) -> &Simulator {
         &self.simulator
+    }
+
+    /// The scenario's first number as it was before anything was applied.
+    #[must_use]
+    pub const fn former_number(&self) -> &Value {
+        &self.former_number
+    }
+
+    /// The steps of the scenario's first caller.
+    ///
+    /// # Errors
+    /// When the scenario has none.
+    pub fn caller(&self) -> Result<Value> {
+        let text = std::fs::read_to_string(&self.scenario).context("the scenario cannot be read")?;
+        let scenario: Value = serde_saphyr::from_str(&text)?;
+        let steps = scenario["callers"][0]["steps"].clone();
+        ensure!(steps.is_array(), "the scenario has no caller with steps");
+        Ok(steps)
     }
 
     /// The Redis.
@@ -149,7 +171,8 @@ pub async fn operator_log(cluster: &Cluster) -> Result<String> {
 /// When it was not built.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let program = std::env::current_exe().context("this program's own path is unknown")?;
-    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
+    let found =
+        program.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
     found.with_context(|| format!("{name} is not built: cargo build --workspace --bins"))
 }
 

@@ -16,14 +16,19 @@
 //! ```
 
 mod cluster;
+pub mod demo;
 mod image;
+pub mod installation;
 mod process;
 pub mod sandbox;
+mod simulator;
 mod tools;
 mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use image::OciImage;
+pub use installation::{Installation, binary};
 pub use process::Guard;
 pub use sandbox::Sandbox;
+pub use simulator::Simulator;
 pub use wait::{end_of, wait_for};

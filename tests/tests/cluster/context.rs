@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use e2e::{Cluster, wait_for};
+use e2e::{Cluster, Installation, wait_for};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{Api, api::PostParams};
 use libtest_mimic::{Failed, Trial};
@@ -17,21 +17,29 @@ use tokio::{
 /// How long a trial waits for anything: seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+const NOT_A_RUN: &str = "this is a list of trials, not a run";
+
 /// Handed to every trial. The default has no cluster, and is for listing the trials' names.
 #[derive(Default)]
 pub(crate) struct Ctx {
-    inside: Option<(Cluster, Handle)>,
+    inside: Option<(Cluster, Installation, Handle)>,
 }
 
 impl Ctx {
-    pub(crate) fn of(cluster: Cluster, runtime: Handle) -> Self {
-        Self { inside: Some((cluster, runtime)) }
+    pub(crate) fn of(cluster: Cluster, installation: Installation, runtime: Handle) -> Self {
+        Self { inside: Some((cluster, installation, runtime)) }
     }
 
     /// The cluster.
     pub(crate) fn cluster(&self) -> Result<&Cluster> {
-        let (cluster, _) = self.inside.as_ref().context("this is a list of trials, not a run")?;
+        let (cluster, _, _) = self.inside.as_ref().context(NOT_A_RUN)?;
         Ok(cluster)
+    }
+
+    /// Switchboard on it.
+    pub(crate) fn installation(&self) -> Result<&Installation> {
+        let (_, installation, _) = self.inside.as_ref().context(NOT_A_RUN)?;
+        Ok(installation)
     }
 
     /// A trial of an asynchronous function.
@@ -45,7 +53,7 @@ impl Ctx {
     {
         let ctx = Arc::clone(self);
         Trial::test(name, move || {
-            let Some((_, runtime)) = &ctx.inside else { return Err(Failed::without_message()) };
+            let Some((_, _, runtime)) = &ctx.inside else { return Err(Failed::without_message()) };
             let result = runtime.block_on(test(Arc::clone(&ctx)));
             result.map_err(|error| Failed::from(format!("{error:#}")))
         })

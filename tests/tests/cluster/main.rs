@@ -5,26 +5,33 @@
 
 mod context;
 mod harness;
+mod main_job;
 
 use std::{process::ExitCode, sync::Arc};
 
-use e2e::{Cluster, ClusterOptions, sandbox};
+use e2e::{Cluster, ClusterOptions, Installation, installation::repository, sandbox};
 use libtest_mimic::{Arguments, Trial};
 
 use context::Ctx;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Trials share one installation; two at a time would change it under each other.
+    arguments.test_threads = Some(1);
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(&Arc::default())).exit_code();
     }
     sandbox::run(|sandbox| {
         let cluster = sandbox.block_on(Cluster::up(&sandbox, ClusterOptions::default()))?;
-        let ctx = Arc::new(Ctx::of(cluster, sandbox.runtime().handle().clone()));
+        let scenario = repository().join("tests/simulator/scenarios/demo.yaml");
+        let report = |step: &str| eprintln!("installation: {step}");
+        let installation = Installation::install(&cluster, &scenario, &["moving/sales"], report);
+        let installation = sandbox.block_on(installation)?;
+        let ctx = Arc::new(Ctx::of(cluster, installation, sandbox.runtime().handle().clone()));
         Ok(libtest_mimic::run(&arguments, trials(&ctx)).exit_code())
     })
 }
 
 fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
-    [harness::trials(ctx)].into_iter().flatten().collect()
+    [harness::trials(ctx), main_job::trials(ctx)].into_iter().flatten().collect()
 }
