@@ -50,6 +50,8 @@ pub(super) struct Reply {
     pub(super) id: String,
     pub(super) requester: Requester,
     pub(super) created_at: Duration,
+    /// When the client had read `response.created`, as far as is known.
+    pub(super) read_at: Option<Duration>,
     steps: VecDeque<(Duration, Step)>,
     /// What every event about the response repeats of the request.
     frame: Value,
@@ -184,10 +186,12 @@ impl Session {
         });
         let response = response_json(&frame, "in_progress", Value::Null, &[], Value::Null);
         self.send(json!({"type": "response.created", "response": response}));
+        self.ask_whether_read(id.clone());
         self.reply = Some(Reply {
             id,
             requester,
             created_at: now,
+            read_at: None,
             steps,
             frame,
             format,

@@ -45,6 +45,8 @@ pub(super) struct Setup {
 pub(super) enum Output {
     /// Send this event.
     Send(Value),
+    /// Send a ping with this payload: its pong proves that the client has read what was sent before.
+    Ping(String),
     /// Close the connection; nothing follows.
     Close { code: u16, reason: &'static str },
     /// Nothing now; poll again at this time if nothing else happens.
@@ -79,7 +81,7 @@ pub(super) struct Session {
     /// When the last reply has sounded to its end and nobody spoke since.
     resting_since: Option<Duration>,
     later: Vec<(Duration, Later)>,
-    outputs: VecDeque<Value>,
+    outputs: VecDeque<Output>,
     close: Option<(u16, &'static str)>,
 }
 
@@ -161,6 +163,13 @@ impl Session {
         self.refuse(None, &refusal.breaking(Rule::ModelUnknownEvent));
     }
 
+    /// A pong: the client has read `response.created` of the response it names.
+    pub(super) fn handle_pong(&mut self, now: Duration, payload: &[u8]) {
+        if let Some(reply) = self.reply.as_mut().filter(|reply| reply.id.as_bytes() == payload) {
+            reply.read_at.get_or_insert(now);
+        }
+    }
+
     /// The connection is gone.
     pub(super) fn handle_closed(&mut self) {
         self.log.is_open = false;
@@ -171,8 +180,8 @@ impl Session {
     /// The next thing to do at this time.
     pub(super) fn poll(&mut self, now: Duration) -> Output {
         loop {
-            if let Some(event) = self.outputs.pop_front() {
-                return Output::Send(event);
+            if let Some(output) = self.outputs.pop_front() {
+                return output;
             }
             if let Some((code, reason)) = self.close {
                 return Output::Close { code, reason };
@@ -465,11 +474,14 @@ impl Session {
         if let Some(active) = &self.reply {
             let message = "Conversation already has an active response in progress. Wait until the response is finished before creating a new one.";
             let refusal = Refusal::new("conversation_already_has_active_response", message, None);
-            let is_race = active.requester == Requester::TurnDetection && now < active.created_at + CROSSING;
-            return Err(if is_race {
-                refusal.excused()
-            } else {
+            let is_known = match active.requester {
+                Requester::Client => true,
+                Requester::TurnDetection => active.read_at.is_some_and(|read| read + CROSSING <= now),
+            };
+            return Err(if is_known {
                 refusal.breaking(Rule::ModelActiveResponse)
+            } else {
+                refusal.excused()
             });
         }
         self.begin_reply(now, request, Requester::Client);
@@ -514,7 +526,12 @@ impl Session {
                 self.log.sent.insert(kind.to_owned(), 1);
             }
         }
-        self.outputs.push_back(event);
+        self.outputs.push_back(Output::Send(event));
+    }
+
+    /// Asks for proof that the client has read everything up to here.
+    pub(super) fn ask_whether_read(&mut self, payload: String) {
+        self.outputs.push_back(Output::Ping(payload));
     }
 
     /// An id no other session gives.
@@ -527,6 +544,6 @@ impl Session {
 /// The published limit of one append.
 const MAX_APPEND: usize = 15 * 1024 * 1024;
 
-/// A `response.create` that comes this soon after the server's own response may have crossed its `response.created` on
-/// the way: no client can avoid that. Later it has been told.
-const CROSSING: Duration = Duration::from_millis(250);
+/// A `response.create` may cross the server's own `response.created` on the way: no client can avoid that. It knows better
+/// once it has read it (its pong says when) and had this long to act on it.
+const CROSSING: Duration = Duration::from_millis(100);

@@ -18,6 +18,7 @@ struct Client {
     now: Duration,
     received: Vec<Value>,
     closed: Option<(u16, &'static str)>,
+    is_reading: bool,
     violations: Violations,
 }
 
@@ -51,8 +52,14 @@ impl Client {
             registry,
             violations: violations.clone(),
         });
-        let mut client =
-            Self { session, now: Duration::ZERO, received: Vec::new(), closed: None, violations };
+        let mut client = Self {
+            session,
+            now: Duration::ZERO,
+            received: Vec::new(),
+            closed: None,
+            is_reading: true,
+            violations,
+        };
         client.wait(0);
         client
     }
@@ -83,6 +90,10 @@ impl Client {
         while self.closed.is_none() {
             match self.session.poll(self.now) {
                 Output::Send(event) => self.received.push(event),
+                Output::Ping(payload) if self.is_reading => {
+                    self.session.handle_pong(self.now, payload.as_bytes())
+                }
+                Output::Ping(_) => {}
                 Output::Close { code, reason } => self.closed = Some((code, reason)),
                 Output::Wait(due) if due <= until => self.now = due,
                 Output::Wait(_) => break,
@@ -661,16 +672,22 @@ fn a_second_response_is_refused_and_excused_only_when_it_crossed_the_servers_own
     );
     assert_eq!(client.violations.rules(), [Rule::ModelActiveResponse]);
 
-    let mut client = Client::configured();
-    client.speak(&clip(HOURS).mulaw);
-    while client.all("response.created").is_empty() {
-        client.pause(20);
+    for (is_reading, waited, expected) in [(true, 0, 0), (true, 100, 1), (false, 100, 0)] {
+        let mut client = Client::configured();
+        client.is_reading = is_reading;
+        client.speak(&clip(HOURS).mulaw);
+        while client.all("response.created").is_empty() {
+            client.speak(&[mulaw::SILENCE; mulaw::FRAME_BYTES]);
+        }
+        client.now -= Duration::from_millis(20); // back to when it was created
+        client.wait(waited);
+        client.send(json!({"type": "response.create"}));
+        assert_eq!(
+            (client.all("error").len(), client.violations.count()),
+            (1, expected),
+            "{is_reading} {waited}"
+        );
     }
-    client.send(json!({"type": "response.create"}));
-    assert_eq!((client.all("error").len(), client.violations.count()), (1, 0));
-    client.wait(260);
-    client.send(json!({"type": "response.create"}));
-    assert_eq!(client.violations.rules(), [Rule::ModelActiveResponse]);
 }
 
 #[test]

@@ -85,6 +85,9 @@ async fn converse(mut socket: WebSocketStream<TcpStream>, session: &Mutex<Sessio
             let output = lock(session).poll(began.elapsed());
             match output {
                 Output::Send(event) => send(&mut socket, Message::text(event.to_string())).await?,
+                Output::Ping(payload) => {
+                    send(&mut socket, Message::Ping(payload.into_bytes().into())).await?
+                }
                 Output::Close { code, reason } => {
                     let frame = CloseFrame { code: code.into(), reason: reason.into() };
                     return send(&mut socket, Message::Close(Some(frame))).await;
@@ -97,7 +100,8 @@ async fn converse(mut socket: WebSocketStream<TcpStream>, session: &Mutex<Sessio
             message = socket.next() => match message {
                 Some(Ok(Message::Text(text))) => lock(session).handle_text(began.elapsed(), &text),
                 Some(Ok(Message::Binary(_))) => lock(session).handle_binary(),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Pong(payload))) => lock(session).handle_pong(began.elapsed(), &payload),
+                Some(Ok(Message::Ping(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(_))) | None => return Ok(()),
                 Some(Err(error)) => return Err(error),
             },
