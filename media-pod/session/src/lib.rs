@@ -1,8 +1,8 @@
 //! What happens in a phone call with a speech model, as two sans-IO machines.
 //!
 //! - [`Call`]: the provider-neutral call: greeting, turns, barge-in, tools, limits, every end with a reason.
-//! - [`Realtime`]: the OpenAI Realtime protocol (GA) and nothing else: frames in, [`ModelEvent`]s out,
-//!   [`ModelCommand`]s in, frames out.
+//! - [`Realtime`]: the OpenAI Realtime protocol (GA) and nothing else: frames in,
+//!   [`ModelEvent`](io::ModelEvent)s out, [`ModelCommand`](io::ModelCommand)s in, frames out.
 //!
 //! This crate owns no socket, clock, task or environment: time ([`Ms`] since the call's origin), randomness (a seed)
 //! and configuration are arguments. The shell around it lives in the package `media-pod`.
