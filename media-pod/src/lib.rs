@@ -5,12 +5,19 @@
 //!
 //! Must never: decide anything about a conversation, or let one call's fault touch another.
 
+pub mod admission;
 pub mod agent;
 pub mod calls;
+pub mod clock;
 pub mod config;
 pub mod drain;
 mod duplex;
 pub mod engine;
 mod listener;
 pub mod metrics;
+pub mod routing;
+pub mod secrets;
+pub mod store;
 pub mod telemetry;
+pub mod token;
+pub mod webhook;

@@ -1,0 +1,269 @@
+//! The carrier's webhooks: a call is announced (`voice`), its stream is over (`action`), it is over (`status`).
+//!
+//! Follows docs/design.md, "The public door of a media pod". Any pod of the agent answers any of them, in any order, any
+//! number of times: what must be known is in the store, and everything written there is written once. A request that is
+//! not signed by the carrier for the configured public URL changes nothing.
+//!
+//! The store may be down: a new call is then answered all the same, and a stream that is over is opened again within the
+//! agent's attempts, because a caller cut off is worse than one who has to hang up twice.
+
+mod after;
+mod answer;
+mod request;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use call_session::Epoch;
+use call_session::agent_file::{AgentFile, Keyring};
+use tokio::sync::watch;
+
+use self::after::{After, after_leg, after_transfer};
+use self::answer::Twiml;
+pub use self::answer::{TOKEN_PARAMETER, stream_url};
+use self::request::{CallForm, Refusal, Verified};
+use crate::admission::{Admission, Sentence, Verdict, sentence_for};
+use crate::clock::{Clock, UnixMs};
+use crate::metrics::{CallRefusal, Metrics};
+use crate::routing::choose_agent;
+use crate::secrets::Secrets;
+use crate::store::{AgentKey, CallRecord, CallState, Store, StoreError};
+
+/// What the webhooks need. Cheap to clone. No `Debug`: it holds keys.
+#[derive(Clone)]
+pub struct WebhookState {
+    /// The newest agent file.
+    pub agent: watch::Receiver<Arc<AgentFile>>,
+    /// The newest keyring.
+    pub keyring: watch::Receiver<Arc<Keyring>>,
+    /// Where the auth tokens are.
+    pub secrets: Secrets,
+    /// What pods share.
+    pub store: Arc<dyn Store>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The three webhooks, below the agent's prefix.
+pub fn router(state: WebhookState) -> Router {
+    Router::new()
+        .route("/{namespace}/{agent}/twilio/voice", post(handle_voice))
+        .route("/{namespace}/{agent}/twilio/action/{epoch}", post(handle_action))
+        .route("/{namespace}/{agent}/twilio/status", post(handle_status))
+        .with_state(state)
+}
+
+async fn handle_voice(
+    State(state): State<WebhookState>,
+    Path((namespace, agent)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let outcome = async {
+        let Verified { agent, form } = request::verify(&state, &namespace, &agent, "voice", request).await?;
+        Webhook::new(&state, &agent, &form).answer_voice().await
+    };
+    state.respond(outcome.await)
+}
+
+async fn handle_action(
+    State(state): State<WebhookState>,
+    Path((namespace, agent, epoch)): Path<(String, String, String)>,
+    request: Request,
+) -> Response {
+    let outcome = async {
+        let path = format!("action/{epoch}");
+        let Verified { agent, form } = request::verify(&state, &namespace, &agent, &path, request).await?;
+        let epoch =
+            epoch.parse().map(Epoch).map_err(|_| Refusal::Malformed { what: "the epoch in the path" })?;
+        Webhook::new(&state, &agent, &form).answer_action(epoch).await
+    };
+    state.respond(outcome.await)
+}
+
+async fn handle_status(
+    State(state): State<WebhookState>,
+    Path((namespace, agent)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let outcome = async {
+        let Verified { agent, form } = request::verify(&state, &namespace, &agent, "status", request).await?;
+        if form.status.is_final() {
+            Webhook::new(&state, &agent, &form).finish().await.map_err(|_| Refusal::Store)?;
+        }
+        Ok(StatusCode::NO_CONTENT)
+    };
+    state.respond(outcome.await)
+}
+
+impl WebhookState {
+    fn respond(&self, outcome: Result<impl IntoResponse, Refusal>) -> Response {
+        match outcome {
+            Ok(answer) => answer.into_response(),
+            Err(refusal) => {
+                self.metrics.webhooks_refused.inc(refusal.label());
+                refusal.into_response()
+            }
+        }
+    }
+}
+
+/// One verified request and what it is answered with.
+struct Webhook<'a> {
+    state: &'a WebhookState,
+    agent: &'a AgentFile,
+    form: &'a CallForm,
+    now: UnixMs,
+}
+
+impl<'a> Webhook<'a> {
+    fn new(state: &'a WebhookState, agent: &'a AgentFile, form: &'a CallForm) -> Self {
+        Self { state, agent, form, now: (state.clock)() }
+    }
+
+    /// A call is announced, for the first time or again.
+    async fn answer_voice(&self) -> Result<Twiml, Refusal> {
+        let announced = self.announced();
+        if self.form.status.is_final() {
+            return Ok(Twiml::nothing());
+        }
+        let known = self.counted(self.state.store.create_call(&announced).await).unwrap_or_default();
+        if known.ended.is_some() {
+            return Ok(Twiml::nothing());
+        }
+        if let Some(leg) = &known.leg {
+            // Announced again after a stream: the carrier fell back to this URL, and the call goes on.
+            return self.answer_after(leg.epoch, &known).await;
+        }
+        let call = known.record.unwrap_or(announced);
+        match self.admission().admit(&call, self.now).await {
+            Verdict::Admitted => self.connect(&call, Epoch(0)),
+            Verdict::Refused(refusal) => Ok(self.refuse(refusal)),
+        }
+    }
+
+    /// The stream of `epoch` is over.
+    async fn answer_action(&self, epoch: Epoch) -> Result<Twiml, Refusal> {
+        if self.form.status.is_final() {
+            // A failure was counted; the status callback says the same once more.
+            self.finish().await.ok();
+            return Ok(Twiml::nothing());
+        }
+        if let Some(status) = &self.form.dial_status {
+            return Ok(after_transfer(status));
+        }
+        let loaded = self.counted(self.state.store.load_call(&self.form.call).await);
+        let known = loaded.flatten().unwrap_or_default();
+        if known.ended.is_some() {
+            return Ok(Twiml::nothing());
+        }
+        self.answer_after(epoch, &known).await
+    }
+
+    async fn answer_after(&self, epoch: Epoch, known: &CallState) -> Result<Twiml, Refusal> {
+        let call = known.record.clone().unwrap_or_else(|| self.announced());
+        match after_leg(epoch, known, self.agent.recovery.attempts) {
+            After::Connect(next) => {
+                self.admission().readmit(&call, self.now).await;
+                self.connect(&call, next)
+            }
+            After::HangUp => {
+                self.release(&call.agent).await;
+                Ok(Twiml::hang_up())
+            }
+            After::Say(text) => {
+                self.release(&call.agent).await;
+                Ok(Twiml::say(&Sentence::of(self.agent, text)))
+            }
+            After::Transfer(target) => {
+                self.release(&call.agent).await;
+                Ok(self.transfer(&target, &call, epoch))
+            }
+            After::GiveUp => {
+                self.release(&call.agent).await;
+                tracing::warn!(call_sid = %call.call, epoch = epoch.0, "the call is given up: no attempts left");
+                Ok(self.refuse(CallRefusal::Attempts))
+            }
+        }
+    }
+
+    /// The call is over: its slot is free, its talk time counts once.
+    async fn finish(&self) -> Result<(), StoreError> {
+        let store = &self.state.store;
+        let end = self.or_counted(store.end_call(&self.form.call, self.now).await)?;
+        let own = self.own_key();
+        let agent = end.record.as_ref().map_or(&own, |record| &record.agent);
+        self.or_counted(store.release_slot(agent, &self.form.call).await)?;
+        if let (true, Some(record)) = (end.is_first, &end.record) {
+            let time = self.form.duration.unwrap_or_else(|| self.now.since(record.origin));
+            self.or_counted(store.add_talk_time(agent, self.now, time).await)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&self, call: &CallRecord, epoch: Epoch) -> Result<Twiml, Refusal> {
+        let keyring = self.state.keyring.borrow().clone();
+        answer::connect(self.agent, &keyring, call, epoch, self.now).map_err(|error| {
+            tracing::error!(%error, "the keyring cannot be used; no stream can be opened");
+            Refusal::Keyring
+        })
+    }
+
+    fn transfer(&self, target: &str, call: &CallRecord, epoch: Epoch) -> Twiml {
+        let target = self.agent.transfer_targets.iter().find(|known| known.name == target);
+        match target {
+            Some(target) => answer::transfer(self.agent, target, call, epoch),
+            None => {
+                tracing::error!(call_sid = %call.call, "a transfer target is no longer configured");
+                Twiml::say(&sentence_for(CallRefusal::Attempts, self.agent))
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: CallRefusal) -> Twiml {
+        self.state.metrics.calls_refused.inc(refusal);
+        Twiml::say(&sentence_for(refusal, self.agent))
+    }
+
+    async fn release(&self, agent: &AgentKey) {
+        let _ = self.counted(self.state.store.release_slot(agent, &self.form.call).await);
+    }
+
+    fn admission(&self) -> Admission<'_> {
+        Admission { agent: self.agent, store: &*self.state.store, metrics: &self.state.metrics }
+    }
+
+    /// The call as this request tells it.
+    fn announced(&self) -> CallRecord {
+        let name = choose_agent(self.agent, self.form.to.expose(), &self.form.call).to_owned();
+        CallRecord {
+            call: self.form.call.clone(),
+            agent: AgentKey { namespace: self.agent.namespace.clone(), name },
+            origin: self.now,
+            from: self.form.from.clone(),
+            to: self.form.to.clone(),
+        }
+    }
+
+    fn own_key(&self) -> AgentKey {
+        AgentKey { namespace: self.agent.namespace.clone(), name: self.agent.name.clone() }
+    }
+
+    fn counted<T>(&self, answer: Result<T, StoreError>) -> Option<T> {
+        self.or_counted(answer).ok()
+    }
+
+    fn or_counted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        answer.inspect_err(|error| {
+            self.state.metrics.store_failures.inc();
+            tracing::warn!(%error, call_sid = %self.form.call, "the store failed a webhook");
+        })
+    }
+}

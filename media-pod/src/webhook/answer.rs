@@ -1,0 +1,85 @@
+//! The answers: TwiML for a stream, a sentence, a transfer, an end.
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use call_session::Epoch;
+use call_session::agent_file::{AgentFile, Carrier, Keyring, TransferTarget};
+use twilio::twiml::{self, Connect, Dial, Say, Stream};
+
+use crate::admission::{Sentence, is_e164};
+use crate::clock::UnixMs;
+use crate::store::{AgentKey, CallRecord};
+use crate::token::{self, Claims, KeyringError, StreamKeys};
+
+/// Name of the `<Parameter>` that carries the stream token.
+pub const TOKEN_PARAMETER: &str = "token";
+
+/// A TwiML answer.
+pub(super) struct Twiml(twiml::Response);
+
+impl Twiml {
+    /// An empty answer: nothing is left to do for a call that is over.
+    pub(super) const fn nothing() -> Self {
+        Self(twiml::Response::new())
+    }
+
+    pub(super) fn hang_up() -> Self {
+        Self(twiml::Response::new().hang_up())
+    }
+
+    /// A sentence, then the call ends.
+    pub(super) fn say(Sentence { text, language }: &Sentence) -> Self {
+        Self(twiml::Response::new().say(Say::in_language(text, language)).hang_up())
+    }
+}
+
+impl IntoResponse for Twiml {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], self.0.to_xml()).into_response()
+    }
+}
+
+/// A stream to the call's agent, with a token for this leg.
+pub(super) fn connect(
+    agent: &AgentFile,
+    keyring: &Keyring,
+    call: &CallRecord,
+    epoch: Epoch,
+    now: UnixMs,
+) -> Result<Twiml, KeyringError> {
+    let Carrier::Twilio { twilio } = &agent.carrier;
+    let claims = Claims {
+        account: twilio.account_sid.clone(),
+        call: call.call.clone(),
+        namespace: call.agent.namespace.clone(),
+        agent: call.agent.name.clone(),
+        epoch,
+        expires: now.plus(token::LIFETIME).seconds(),
+        origin: call.origin,
+    };
+    let token = StreamKeys::new(keyring)?.mint(&claims);
+    let stream =
+        Stream::new(stream_url(&agent.public_url, &call.agent)).with_parameter(TOKEN_PARAMETER, token);
+    let action = Some(action_url(&agent.public_url, &call.agent, epoch));
+    Ok(Twiml(twiml::Response::new().connect(Connect { action, stream })))
+}
+
+/// A call to the target's number. Its end is asked about under the leg's action.
+pub(super) fn transfer(agent: &AgentFile, target: &TransferTarget, call: &CallRecord, epoch: Epoch) -> Twiml {
+    // Without a caller id Twilio shows the caller's; a caller without a number is shown as the number that was called.
+    let has_number = is_e164(call.from.expose());
+    let caller_id = Some(call.to.expose().clone()).filter(|called| !has_number && is_e164(called));
+    let action = Some(action_url(&agent.public_url, &call.agent, epoch));
+    let dial = Dial { caller_id, action, ..Dial::new(target.phone_number.expose().clone()) };
+    Twiml(twiml::Response::new().dial(dial))
+}
+
+/// The public URL of an agent's media stream: what `<Stream>` names, and what the carrier signs on the upgrade.
+pub fn stream_url(public_url: &str, agent: &AgentKey) -> String {
+    let host_and_path = public_url.strip_prefix("https://").unwrap_or(public_url);
+    format!("wss://{host_and_path}/{agent}/twilio/stream")
+}
+
+fn action_url(public_url: &str, agent: &AgentKey, epoch: Epoch) -> String {
+    format!("{public_url}/{agent}/twilio/action/{}", epoch.0)
+}
