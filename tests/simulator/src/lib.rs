@@ -6,6 +6,7 @@
 
 pub mod caller;
 pub mod carrier;
-pub mod violations;
 pub mod model;
+pub mod scenario;
+pub mod violations;
 pub mod voice;

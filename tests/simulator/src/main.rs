@@ -1,3 +1,24 @@
 //! `switchboard-sim`: simulated Twilio, simulated model and callers. This file only wires.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Arguments, Command, Outcome};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    cli::start_logging(&arguments.log, arguments.json_log)?;
+    let outcome = match arguments.command {
+        Command::Serve(serve) => cli::serve::run(serve).await?,
+        Command::Call(call) => cli::call::run(call).await?,
+        Command::Local(local) => cli::local::run(*local).await?,
+    };
+    Ok(match outcome {
+        Outcome::Passed => ExitCode::SUCCESS,
+        Outcome::Failed => ExitCode::FAILURE,
+    })
+}

@@ -95,10 +95,21 @@ impl Number {
         }
     }
 
-    /// Sets the voice URL and the status callback, as the account holder had them before the product came.
-    pub fn set_webhooks(&mut self, voice_url: &str, status_callback: &str) {
-        self.fields.set("VoiceUrl", voice_url);
-        self.fields.set("StatusCallback", status_callback);
+    /// Sets fields by their names in camel case (`voiceUrl`), as the account holder had them before the product came.
+    ///
+    /// # Errors
+    /// A sentence about the field that does not exist or does not take its value.
+    pub fn set_fields(&mut self, fields: &std::collections::BTreeMap<String, String>) -> Result<(), String> {
+        let mut form = Vec::new();
+        for (name, value) in fields {
+            let known = FIELDS.iter().map(|(known, _, _)| *known).find(|known| {
+                known[..1].eq_ignore_ascii_case(name.get(..1).unwrap_or_default())
+                    && known.get(1..) == name.get(1..)
+            });
+            let known = known.ok_or_else(|| format!("`{name}` is not a field of a number"))?;
+            form.push((known.to_owned(), value.clone()));
+        }
+        self.update(&form).map(|_| ()).map_err(|refused| refused.message)
     }
 
     /// Applies a request's form; unknown fields are returned, the carrier ignores them.

@@ -18,25 +18,25 @@ use simulator::violations::Violations;
 use simulator::voice::{Registry, Speaker, Voice, mulaw};
 use tokio::net::TcpListener;
 
-pub const NUMBER: &str = "+15551230001";
-pub const PUBLIC: &str = "https://voice.test";
+pub(crate) const NUMBER: &str = "+15551230001";
+pub(crate) const PUBLIC: &str = "https://voice.test";
 
 /// How the product behaves.
 #[derive(Clone)]
-pub struct Script {
+pub(crate) struct Script {
     /// What the voice webhook answers; `{connect}` is the obedient `<Connect>`.
-    pub voice: &'static str,
-    pub content_type: &'static str,
-    pub status: u16,
+    pub(crate) voice: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) status: u16,
     /// What the action answers.
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// Sent on `start`, `{sid}` filled in, before the product speaks.
-    pub first_messages: Vec<String>,
-    pub sends_binary: bool,
-    pub status_reply: &'static str,
-    pub refuses_stream: bool,
+    pub(crate) first_messages: Vec<String>,
+    pub(crate) sends_binary: bool,
+    pub(crate) status_reply: &'static str,
+    pub(crate) refuses_stream: bool,
     /// Close the stream when the caller has spoken and fallen silent.
-    pub closes_after_caller: bool,
+    pub(crate) closes_after_caller: bool,
 }
 
 impl Default for Script {
@@ -57,29 +57,29 @@ impl Default for Script {
 
 /// What the product saw.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Path and form of each request.
-    pub requests: Vec<(String, Vec<(String, String)>)>,
+    pub(crate) requests: Vec<(String, Vec<(String, String)>)>,
     /// Every text message of the stream.
-    pub messages: Vec<Value>,
-    pub wrong_signatures: u32,
+    pub(crate) messages: Vec<Value>,
+    pub(crate) wrong_signatures: u32,
 }
 
 #[derive(Clone)]
-pub struct Product {
+pub(crate) struct Product {
     script: Script,
     auth_token: String,
-    pub seen: Arc<Mutex<Seen>>,
+    pub(crate) seen: Arc<Mutex<Seen>>,
 }
 
 const CONNECT: &str = r#"<Connect action="/action"><Stream url="wss://voice.test/stream"><Parameter name="token" value="abc"/></Stream></Connect>"#;
 
 /// A carrier whose number points at a product with this script.
-pub async fn start(script: Script) -> (Carrier, Product) {
+pub(crate) async fn start(script: Script) -> (Carrier, Product) {
     start_with(script, |_| {}).await
 }
 
-pub async fn start_with(script: Script, change: impl FnOnce(&mut Settings)) -> (Carrier, Product) {
+pub(crate) async fn start_with(script: Script, change: impl FnOnce(&mut Settings)) -> (Carrier, Product) {
     let account = Account::demo();
     let product = Product { script, auth_token: account.auth_token.clone(), seen: Arc::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -93,7 +93,9 @@ pub async fn start_with(script: Script, change: impl FnOnce(&mut Settings)) -> (
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let mut settings = Settings::new(account);
     let mut number = Number::new("PN00000000000000000000000000000001", NUMBER);
-    number.set_webhooks(&format!("{PUBLIC}/voice"), &format!("{PUBLIC}/status"));
+    let fields = [("voiceUrl", "voice"), ("statusCallback", "status")];
+    let fields = fields.map(|(name, path)| (name.to_owned(), format!("{PUBLIC}/{path}")));
+    number.set_fields(&fields.into()).unwrap();
     settings.numbers.push(number);
     settings.edges.push(format!("{PUBLIC}=http://{address}").parse().unwrap());
     change(&mut settings);
@@ -113,12 +115,12 @@ impl Product {
         seen.requests.push((uri.path().to_owned(), form));
     }
 
-    pub fn paths(&self) -> Vec<String> {
+    pub(crate) fn paths(&self) -> Vec<String> {
         self.seen.lock().unwrap().requests.iter().map(|(path, _)| path.clone()).collect()
     }
 
     /// A parameter of the last request to a path.
-    pub fn parameter(&self, path: &str, name: &str) -> Option<String> {
+    pub(crate) fn parameter(&self, path: &str, name: &str) -> Option<String> {
         let seen = self.seen.lock().unwrap();
         let (_, form) = seen.requests.iter().rev().find(|(seen, _)| seen == path)?;
         form.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
@@ -208,7 +210,7 @@ async fn relay(product: Product, mut socket: WebSocket) {
 }
 
 /// Names of a call's events, in order.
-pub fn events(record: &Record) -> Vec<String> {
+pub(crate) fn events(record: &Record) -> Vec<String> {
     let timeline = serde_json::to_value(record.view().timeline).unwrap();
     timeline.as_array().unwrap().iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
 }

@@ -1,0 +1,107 @@
+//! `switchboard-sim serve`: both simulated services until SIGTERM.
+//!
+//! Prints one line that begins with `ready` when both answer. Ends with a list of violations, and in failure if there is
+//! one: who started it need not ask.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use axum::routing::get;
+use axum::{Json, Router};
+use clap::Args;
+use simulator::carrier::Carrier;
+use simulator::carrier::edge::Edge;
+use simulator::model::{self, Model};
+use simulator::scenario::{Scenario, ScenarioNumber};
+use simulator::violations::Violations;
+use simulator::voice::Registry;
+use tokio::net::TcpListener;
+
+use super::{Outcome, report, shutdown};
+
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// Scenario file; the demo's when absent.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// Address of the REST and the control API.
+    #[arg(long, default_value = "127.0.0.1:4010")]
+    twilio_addr: String,
+    /// Address of the model.
+    #[arg(long, default_value = "127.0.0.1:4011")]
+    model_addr: String,
+    /// Where TLS ends: https://public.host[/prefix]=http://upstream:port; repeatable, the longest match counts.
+    #[arg(long)]
+    edge: Vec<Edge>,
+    /// One more number of the account: E.164,PN sid[,voice URL]; repeatable.
+    #[arg(long, value_parser = parse_number)]
+    number: Vec<ScenarioNumber>,
+}
+
+/// Both simulated services.
+pub(super) struct Services {
+    pub(super) carrier: Carrier,
+    pub(super) model: Model,
+    pub(super) violations: Violations,
+}
+
+impl Services {
+    /// Starts both on listeners that are bound already.
+    pub(super) fn start(
+        scenario: &Scenario,
+        edges: Vec<Edge>,
+        twilio: TcpListener,
+        model: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let violations = Violations::default();
+        let registry = Registry::default();
+        let carrier = Carrier::new(scenario.carrier(edges)?, registry.clone(), violations.clone())?;
+        let model = model::serve(model, scenario.model(), registry, violations.clone());
+        let router = carrier.router().merge(sessions(model.clone()));
+        tokio::spawn(async move { axum::serve(twilio, router).await });
+        Ok(Self { carrier, model, violations })
+    }
+}
+
+/// The model's sessions, beside the carrier's control API.
+fn sessions(model: Model) -> Router {
+    let list = move || async move { Json(serde_json::json!({ "sessions": model.sessions() })) };
+    Router::new().route("/_sim/sessions", get(list))
+}
+
+pub(crate) async fn run(serve: Serve) -> anyhow::Result<Outcome> {
+    let mut scenario = read_scenario(serve.scenario.as_deref())?;
+    scenario.numbers.extend(serve.number);
+    let twilio = bind(&serve.twilio_addr).await?;
+    let model = bind(&serve.model_addr).await?;
+    let (carrier_address, model_address) = (twilio.local_addr()?, model.local_addr()?);
+    let services = Services::start(&scenario, serve.edge, twilio, model)?;
+    println!("ready twilio=http://{carrier_address} model=ws://{model_address}/v1/realtime");
+    shutdown::requested().await?;
+    services.model.stop();
+    report::violations(&services.violations.list());
+    Ok(Outcome::passed_if(services.violations.count() == 0))
+}
+
+pub(super) fn read_scenario(path: Option<&std::path::Path>) -> anyhow::Result<Scenario> {
+    let Some(path) = path else { return Ok(Scenario::demo()?) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Scenario::from_yaml(&text).with_context(|| path.display().to_string())
+}
+
+pub(super) async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+fn parse_number(text: &str) -> Result<ScenarioNumber, String> {
+    let mut parts = text.split(',');
+    let (Some(number), Some(sid)) = (parts.next(), parts.next()) else {
+        return Err("a number is `E.164,PN sid[,voice URL]`".to_owned());
+    };
+    let fields = parts.next().map(|url| ("voiceUrl".to_owned(), url.to_owned()));
+    Ok(ScenarioNumber {
+        number: number.to_owned(),
+        sid: sid.to_owned(),
+        fields: fields.into_iter().collect(),
+    })
+}
