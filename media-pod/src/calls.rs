@@ -6,14 +6,36 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use call_session::io::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use call_session::{CallSid, Epoch};
 use tokio::sync::{mpsc, watch};
 
 use crate::metrics::Metrics;
 
-/// Commands that wait for a call to read them; a person presses hang-up once or twice.
-const MOST_COMMANDS: usize = 4;
+use crate::store::RenewedLeg;
+
+/// Notices that wait for a call to read them; a person presses hang-up once or twice, leases repeat themselves.
+const MOST_NOTICES: usize = 4;
+
+/// What a leg is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A person or the API ends the call.
+    HangUp,
+    /// A newer leg of the call has taken over.
+    Superseded,
+    /// The carrier said the call is over.
+    Over,
+}
+
+/// What the registry knows of a leg.
+struct Place {
+    notices: mpsc::Sender<Notice>,
+    has_progressed: Arc<AtomicBool>,
+}
+
+type Places = HashMap<(CallSid, Epoch), Place>;
 
 /// The registry.
 #[derive(Clone)]
@@ -22,7 +44,7 @@ pub struct Calls {
 }
 
 struct Shared {
-    legs: Mutex<HashMap<(CallSid, Epoch), mpsc::Sender<Command>>>,
+    legs: Mutex<Places>,
     /// How many legs there are.
     count: watch::Sender<usize>,
     metrics: Arc<Metrics>,
@@ -32,8 +54,8 @@ struct Shared {
 pub struct Admitted {
     shared: Arc<Shared>,
     leg: (CallSid, Epoch),
-    /// What people and the API want of the call.
-    pub commands: mpsc::Receiver<Command>,
+    has_progressed: Arc<AtomicBool>,
+    notices: mpsc::Receiver<Notice>,
 }
 
 /// Why a leg was not admitted.
@@ -60,7 +82,8 @@ impl Calls {
     /// [`NotAdmitted`].
     pub fn admit(&self, call: &CallSid, epoch: Epoch, capacity: u32) -> Result<Admitted, NotAdmitted> {
         let leg = (call.clone(), epoch);
-        let (sender, commands) = mpsc::channel(MOST_COMMANDS);
+        let (sender, notices) = mpsc::channel(MOST_NOTICES);
+        let has_progressed = Arc::new(AtomicBool::new(false));
         let mut legs = self.shared.legs();
         if legs.contains_key(&leg) {
             return Err(NotAdmitted::Present);
@@ -68,9 +91,9 @@ impl Calls {
         if legs.len() >= usize::try_from(capacity).unwrap_or(usize::MAX) {
             return Err(NotAdmitted::Full);
         }
-        legs.insert(leg.clone(), sender);
+        legs.insert(leg.clone(), Place { notices: sender, has_progressed: has_progressed.clone() });
         self.shared.publish(&legs);
-        Ok(Admitted { shared: self.shared.clone(), leg, commands })
+        Ok(Admitted { shared: self.shared.clone(), leg, has_progressed, notices })
     }
 
     /// How many legs are here.
@@ -85,28 +108,56 @@ impl Calls {
     }
 
     /// The legs that are here, for their leases.
-    pub fn legs(&self) -> Vec<(CallSid, Epoch)> {
-        self.shared.legs().keys().cloned().collect()
+    pub fn legs(&self) -> Vec<RenewedLeg> {
+        let legs = self.shared.legs();
+        let renewed = |((call, epoch), place): (&(CallSid, Epoch), &Place)| RenewedLeg {
+            call: call.clone(),
+            epoch: *epoch,
+            has_progressed: place.has_progressed.load(Ordering::Relaxed),
+        };
+        legs.iter().map(renewed).collect()
+    }
+
+    /// Tells one leg something; whether it is here.
+    pub fn tell(&self, call: &CallSid, epoch: Epoch, notice: Notice) -> bool {
+        let legs = self.shared.legs();
+        let Some(place) = legs.get(&(call.clone(), epoch)) else { return false };
+        // A full queue holds the same notice already.
+        let _ = place.notices.try_send(notice);
+        true
     }
 
     /// Tells the newest leg of a call something; whether the call is here.
-    pub fn command(&self, call: &CallSid, command: Command) -> bool {
+    pub fn tell_newest(&self, call: &CallSid, notice: Notice) -> bool {
         let legs = self.shared.legs();
-        let newest = legs.iter().filter(|((sid, _), _)| sid == call).max_by_key(|((_, epoch), _)| *epoch);
-        let Some((_, sender)) = newest else { return false };
-        // A full queue holds the same command already.
-        let _ = sender.try_send(command);
-        true
+        let newest = legs.keys().filter(|(sid, _)| sid == call).map(|(_, epoch)| *epoch).max();
+        drop(legs);
+        newest.is_some_and(|epoch| self.tell(call, epoch, notice))
+    }
+}
+
+impl Admitted {
+    /// The next notice; pends when there is none. Cancel-safe.
+    pub async fn notice(&mut self) -> Notice {
+        match self.notices.recv().await {
+            Some(notice) => notice,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Something happened in the leg: it counts as progress.
+    pub fn progress(&self) {
+        self.has_progressed.store(true, Ordering::Relaxed);
     }
 }
 
 impl Shared {
     /// A panic while the lock is held cannot leave the map half changed, so a poisoned lock is as good as any.
-    fn legs(&self) -> MutexGuard<'_, HashMap<(CallSid, Epoch), mpsc::Sender<Command>>> {
+    fn legs(&self) -> MutexGuard<'_, Places> {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, legs: &HashMap<(CallSid, Epoch), mpsc::Sender<Command>>) {
+    fn publish(&self, legs: &Places) {
         self.count.send_replace(legs.len());
         self.metrics.active_calls.set(i64::try_from(legs.len()).unwrap_or(i64::MAX));
     }
@@ -150,13 +201,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_reaches_the_newest_leg_only() {
+    async fn a_notice_reaches_the_newest_leg_only() {
         let calls = Calls::new(Arc::new(Metrics::register().unwrap()));
         let mut old = calls.admit(&sid(1), Epoch(0), 9).unwrap();
         let mut new = calls.admit(&sid(1), Epoch(1), 9).unwrap();
-        assert!(calls.command(&sid(1), Command::HangUp));
-        assert!(!calls.command(&sid(2), Command::HangUp));
-        assert_eq!(new.commands.try_recv(), Ok(Command::HangUp));
-        assert!(old.commands.try_recv().is_err());
+        assert!(calls.tell_newest(&sid(1), Notice::HangUp));
+        assert!(!calls.tell_newest(&sid(2), Notice::HangUp));
+        assert_eq!(new.notice().await, Notice::HangUp);
+        assert!(old.notices.try_recv().is_err());
+        assert!(calls.tell(&sid(1), Epoch(0), Notice::Superseded));
+        assert_eq!(old.notice().await, Notice::Superseded);
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_with_the_lease() {
+        let calls = Calls::new(Arc::new(Metrics::register().unwrap()));
+        let leg = calls.admit(&sid(1), Epoch(3), 9).unwrap();
+        assert!(!calls.legs()[0].has_progressed);
+        leg.progress();
+        let expected = RenewedLeg { call: sid(1), epoch: Epoch(3), has_progressed: true };
+        assert_eq!(calls.legs(), [expected]);
     }
 }

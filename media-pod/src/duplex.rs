@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 /// What a WebSocket runs on: a plain or TLS connection, or a test's pipe.
-pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 /// Reading starts with a small buffer: most frames are smaller, and it is paid per call.
@@ -32,16 +32,16 @@ const WRITE_BUFFER: usize = 8 * 1024;
 
 /// How much a peer may send and leave unread.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// The largest message taken.
-    pub message: usize,
+    pub(crate) message: usize,
     /// Bytes that may wait in the outbox.
-    pub outbox: usize,
+    pub(crate) outbox: usize,
 }
 
 impl Bounds {
     /// The library's configuration for a socket with these bounds.
-    pub fn config(self) -> WebSocketConfig {
+    pub(crate) fn config(self) -> WebSocketConfig {
         WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -53,7 +53,7 @@ impl Bounds {
 
 /// What came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Incoming {
+pub(crate) enum Incoming {
     /// A text message.
     Text(Bytes),
     /// A binary message, which neither peer should send.
@@ -69,10 +69,10 @@ pub enum Incoming {
 /// The peer does not read what it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer does not read what it is sent")]
-pub struct OutboxFull;
+pub(crate) struct OutboxFull;
 
 /// A WebSocket and what waits to be written to it.
-pub struct Duplex {
+pub(crate) struct Duplex {
     socket: WebSocketStream<Box<dyn Transport>>,
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
@@ -83,7 +83,7 @@ pub struct Duplex {
 
 impl Duplex {
     /// Takes an open WebSocket that was configured with [`Bounds::config`].
-    pub fn new(socket: WebSocketStream<Box<dyn Transport>>, bounds: Bounds) -> Self {
+    pub(crate) fn new(socket: WebSocketStream<Box<dyn Transport>>, bounds: Bounds) -> Self {
         Self {
             socket,
             outbox: VecDeque::new(),
@@ -98,7 +98,7 @@ impl Duplex {
     ///
     /// # Errors
     /// [`OutboxFull`] when the bound is reached; the frame is dropped.
-    pub fn queue(&mut self, frame: Bytes) -> Result<(), OutboxFull> {
+    pub(crate) fn queue(&mut self, frame: Bytes) -> Result<(), OutboxFull> {
         if self.is_over {
             return Ok(());
         }
@@ -115,13 +115,14 @@ impl Duplex {
     }
 
     /// Bytes that wait to be written.
-    pub const fn outbox_bytes(&self) -> usize {
+    #[cfg(test)]
+    const fn outbox_bytes(&self) -> usize {
         self.outbox_bytes
     }
 
     /// Writes what is queued and waits for the next message. After `Closed`, `TooLarge` or `Broken` it never returns.
     /// Cancel-safe.
-    pub async fn next(&mut self) -> Incoming {
+    pub(crate) async fn next(&mut self) -> Incoming {
         if self.is_over {
             return std::future::pending().await;
         }
@@ -132,7 +133,7 @@ impl Duplex {
 
     /// Sends what is queued and a close frame, and waits for the peer's; at most for `patience`. The connection is gone
     /// afterwards in any case.
-    pub async fn close(mut self, code: u16, reason: &'static str, patience: Duration) {
+    pub(crate) async fn close(mut self, code: u16, reason: &'static str, patience: Duration) {
         if self.is_over {
             return;
         }

@@ -5,19 +5,28 @@
 //!
 //! Must never: decide anything about a conversation, or let one call's fault touch another.
 
+mod admin;
 pub mod admission;
 pub mod agent;
+mod api;
+mod bridge;
 pub mod calls;
 pub mod clock;
 pub mod config;
 pub mod drain;
 mod duplex;
 pub mod engine;
+mod leases;
 mod listener;
 pub mod metrics;
+mod phone;
+pub mod pod;
 pub mod routing;
+mod scribe;
 pub mod secrets;
 pub mod store;
+mod stream;
 pub mod telemetry;
+mod timeline;
 pub mod token;
 pub mod webhook;

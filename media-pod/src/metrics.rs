@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 
+use call_session::RealtimeError;
 use call_session::io::{EndReason, ModelLoss, RefusalClass, ToolOutcome, Usage};
 use prometheus::core::Collector;
 use prometheus::{
@@ -115,8 +116,6 @@ labels! {
         Full => "full",
         /// The pod is leaving.
         Draining => "draining",
-        /// The store did not answer.
-        Store => "store",
         /// The socket ended before `start`.
         Lost => "lost",
     }
@@ -137,6 +136,27 @@ labels! {
         Realtime => "realtime",
         /// Built in.
         Simulated => "simulated",
+    }
+    /// What the model sent, or was told, that its protocol machine could not use.
+    ProviderFault {
+        /// Something came after the end.
+        Ended => "ended",
+        /// A message above the limit.
+        TooLarge => "too_large",
+        /// A message that is no event.
+        NotAnEvent => "not_an_event",
+        /// A binary message.
+        Binary => "binary",
+        /// An event of an unknown type.
+        UnknownEvent => "unknown_event",
+        /// A known event of the wrong shape.
+        Malformed => "malformed",
+        /// Of something that is over.
+        Stale => "stale",
+        /// More than is kept.
+        QueueFull => "queue_full",
+        /// It did not fit the state.
+        Unexpected => "unexpected",
     }
     /// Kinds of tokens.
     TokenLabel {
@@ -216,6 +236,21 @@ foreign_label!(ToolOutcome {
     Refused => "refused",
 });
 
+impl From<&RealtimeError> for ProviderFault {
+    fn from(error: &RealtimeError) -> Self {
+        match error {
+            RealtimeError::Ended => Self::Ended,
+            RealtimeError::TooLarge { .. } => Self::TooLarge,
+            RealtimeError::NotAnEvent => Self::NotAnEvent,
+            RealtimeError::UnknownEvent => Self::UnknownEvent,
+            RealtimeError::Malformed { .. } => Self::Malformed,
+            RealtimeError::Stale { .. } => Self::Stale,
+            RealtimeError::QueueFull { .. } => Self::QueueFull,
+            RealtimeError::Unexpected { .. } => Self::Unexpected,
+        }
+    }
+}
+
 /// Every metric of the pod.
 pub struct Metrics {
     /// Calls this pod carries now.
@@ -258,6 +293,8 @@ pub struct Metrics {
     pub provider_failures: CountersBy<ModelLoss>,
     /// Requests the model refused.
     pub provider_refusals: CountersBy<RefusalClass>,
+    /// What a model sent that could not be used.
+    pub provider_faults: CountersBy<ProviderFault>,
     /// Tools ended.
     pub tool_outcomes: CountersBy<ToolOutcome>,
     /// How long tools ran.
@@ -370,6 +407,12 @@ impl Metrics {
                 "switchboard_provider_refusals_total",
                 "Requests the model refused; the connection lived on.",
                 "class",
+            )?,
+            provider_faults: counters(
+                r,
+                "switchboard_provider_faults_total",
+                "Messages of a model, or commands to it, that could not be used and were skipped.",
+                "fault",
             )?,
             tool_outcomes: counters(r, "switchboard_tool_outcomes_total", "Tool calls ended.", "outcome")?,
             tool_duration: seconds(r, "switchboard_tool_duration_seconds", "How long tool calls ran.")?,

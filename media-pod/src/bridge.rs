@@ -1,0 +1,217 @@
+//! One leg of a call: phone socket ⇄ call machine ⇄ model session, in one task.
+//!
+//! *Flow*: drain the machine's outputs to the peers, then wait for whichever comes first (phone, model, timer, store,
+//! somebody's notice, the pod's departure), feed it in, again. No decision about the conversation is made here.
+//!
+//! *Guarantees*: the ending is in the store, or two seconds were spent trying, before the phone socket closes, so that
+//! `<Connect action>` finds it. What the leg holds is bounded: the phone's outbox, the model's outbox, the scribe's queue.
+//!
+//! *Errors*: none leave; every end is an [`Ending`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use call_session::io::{Command, Ending, Event, Input, Output, PhoneEvent, ToolRequest, ToolResult};
+use call_session::journal::Fact;
+use call_session::plan::Plan;
+use call_session::{Call, Ms, Redacted};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::calls::{Admitted, Notice};
+use crate::drain::Phase;
+use crate::engine::{Engines, Session};
+use crate::metrics::Metrics;
+use crate::phone::Phone;
+use crate::scribe::Scribe;
+use crate::timeline::Timeline;
+
+/// How long the carrier waits for a socket to close is not known, the caller hears nothing meanwhile: two seconds.
+const RECORDING: Duration = Duration::from_secs(2);
+
+/// Everything one leg needs.
+pub(crate) struct Leg {
+    pub(crate) call: Call,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) timeline: Timeline,
+    pub(crate) phone: Phone,
+    pub(crate) engines: Engines,
+    pub(crate) scribe: Scribe,
+    pub(crate) admitted: Admitted,
+    /// `None` once the machine knows that the pod leaves.
+    pub(crate) phase: Option<watch::Receiver<Phase>>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Leg {
+    /// Runs the leg to its end.
+    pub(crate) async fn run(mut self) -> Ending {
+        let mut session = None;
+        let ending = self.converse(&mut session).await;
+        let Self { scribe, phone, admitted, .. } = self;
+        let close_session = async {
+            if let Some(session) = session {
+                session.close().await;
+            }
+        };
+        let close_phone = async {
+            scribe.finish(ending.clone(), RECORDING).await;
+            phone.close().await;
+        };
+        tokio::join!(close_session, close_phone);
+        drop(admitted);
+        ending
+    }
+
+    async fn converse(&mut self, session: &mut Option<Session>) -> Ending {
+        // One timer for the whole leg: it is moved only when the machine asks for another time.
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
+        let mut armed: Option<Ms> = None;
+        let mut tool_ends = Vec::new();
+        loop {
+            match self.drain(session, &mut tool_ends) {
+                Drained::Wait(at) if at != armed => {
+                    armed = at;
+                    if let Some(at) = at {
+                        timer.as_mut().reset(self.timeline.moment(at));
+                    }
+                }
+                Drained::Wait(_) => {}
+                Drained::Ended(ending) => return ending,
+            }
+            let input = match tool_ends.pop() {
+                Some(input) => input,
+                None => tokio::select! {
+                    event = self.phone.next_event() => Input::Phone(event),
+                    event = next_event(session) => Input::Model(event),
+                    () = timer.as_mut(), if armed.is_some() => {
+                        armed = None;
+                        Input::Tick
+                    }
+                    news = self.scribe.news() => news,
+                    notice = self.admitted.notice() => self.input_of(notice),
+                    deadline = departure(&mut self.phase) => {
+                        self.phase = None;
+                        Input::Drain { deadline: self.timeline.time_of(deadline) }
+                    }
+                },
+            };
+            if let Err(ignored) = self.call.handle_input(self.timeline.now(), input) {
+                self.metrics.inputs_ignored.inc();
+                tracing::debug!(%ignored, "an input changed nothing");
+            }
+        }
+    }
+
+    /// Carries the machine's outputs to where they belong, up to the next `Wait` or the end.
+    fn drain(&mut self, session: &mut Option<Session>, tool_ends: &mut Vec<Input>) -> Drained {
+        loop {
+            match self.call.poll_output() {
+                Output::Wait(at) => return Drained::Wait(at),
+                Output::Ended(ending) => return Drained::Ended(ending),
+                Output::Phone(command) => self.phone.send(&command),
+                Output::Model(command) => {
+                    if let Some(session) = session {
+                        session.send(command);
+                    }
+                }
+                Output::Connect { engine } => {
+                    // The machine counts the plan's engines itself; an index beyond them finds none and is a bug.
+                    *session =
+                        self.plan.engines.get(engine).map(|engine| self.engines.connect(engine, &self.plan));
+                }
+                Output::Tool(request) => tool_ends.push(run_tool(request)),
+                Output::Journal(entry) => {
+                    if entry.fact != Fact::Attached {
+                        self.admitted.progress();
+                    }
+                    self.scribe.write(entry);
+                }
+                Output::Event(event) => self.count(&event),
+            }
+        }
+    }
+
+    fn input_of(&self, notice: Notice) -> Input {
+        match notice {
+            Notice::HangUp => Input::Command(Command::HangUp),
+            Notice::Superseded => {
+                tracing::info!("a newer leg has taken over");
+                Input::Phone(PhoneEvent::Lost)
+            }
+            Notice::Over => Input::Phone(PhoneEvent::Stopped),
+        }
+    }
+
+    fn count(&self, event: &Event) {
+        let metrics = &self.metrics;
+        match event {
+            Event::ModelReady { after } => {
+                metrics.model_ready.observe(seconds(*after));
+                tracing::info!(after_ms = after.0, "the model is ready");
+            }
+            Event::FirstAudio { after } => {
+                metrics.first_audio.observe(seconds(*after));
+                self.admitted.progress();
+            }
+            Event::TurnAnswered { latency } => {
+                metrics.turn_latency.observe(seconds(*latency));
+                self.admitted.progress();
+                tracing::debug!(latency_ms = latency.0, "the caller was answered");
+            }
+            Event::BargeIn { heard, sent } => {
+                metrics.barge_ins.inc();
+                tracing::debug!(heard_ms = heard.0, sent_ms = sent.0, "the caller interrupted");
+            }
+            Event::StaleAudioDropped => metrics.stale_frames_dropped.inc(),
+            Event::ToolEnded { name, outcome, took } => {
+                metrics.tool_outcomes.inc(*outcome);
+                metrics.tool_duration.observe(seconds(*took));
+                tracing::debug!(tool = name, ?outcome, took_ms = took.0, "a tool ended");
+            }
+            Event::ModelLost { reason } => {
+                metrics.provider_failures.inc(*reason);
+                tracing::warn!(?reason, "the model is lost");
+            }
+            Event::ModelRefused { class } => metrics.provider_refusals.inc(*class),
+            Event::Usage(usage) => metrics.add_usage(usage),
+            // The words themselves are in the journal; they are nobody's business here.
+            Event::CallerTranscript { .. } | Event::AgentTranscript { .. } | Event::Digit => {}
+        }
+    }
+}
+
+enum Drained {
+    Wait(Option<Ms>),
+    Ended(Ending),
+}
+
+async fn next_event(session: &mut Option<Session>) -> call_session::io::ModelEvent {
+    match session {
+        Some(session) => session.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When running calls must have left, once the pod says so.
+async fn departure(phase: &mut Option<watch::Receiver<Phase>>) -> Instant {
+    let Some(phase) = phase else { return std::future::pending().await };
+    loop {
+        if let Phase::HandingOver { deadline } = *phase.borrow_and_update() {
+            return deadline;
+        }
+        if phase.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Tools outside of the machine: none can be configured yet, so a request names one that does not exist here.
+fn run_tool(request: ToolRequest) -> Input {
+    let sentence = "Error: this tool is not available.".to_owned();
+    Input::ToolEnded { call: request.call, result: ToolResult::Error(Redacted::new(sentence)) }
+}
+
+fn seconds(span: Ms) -> f64 {
+    span.0 as f64 / 1000.0
+}

@@ -1,0 +1,205 @@
+//! A real pod with the built-in engine, from the carrier's side.
+
+mod harness;
+
+use harness::{API_TOKEN, GREETING, Heard, Pod, SIMULATED, call_sid, token_of};
+use serde_json::json;
+
+const ACTIVE: &str = "switchboard_active_calls";
+
+fn ended(reason: &str) -> String {
+    format!("switchboard_calls_ended_total{{reason=\"{reason}\"}}")
+}
+
+fn refused(reason: &str) -> String {
+    format!("switchboard_streams_refused_total{{reason=\"{reason}\"}}")
+}
+
+#[tokio::test]
+async fn a_caller_is_greeted_interrupts_is_answered_and_hangs_up() {
+    let pod = Pod::start(SIMULATED).await;
+    let call = call_sid(1);
+    let mut phone = pod.dial(&call).await;
+    phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    assert_eq!(pod.metric(ACTIVE).await, 1);
+
+    // Nothing was marked as played yet, so the greeting is still being heard.
+    phone.speak(400).await;
+    phone.until(|heard| *heard == Heard::Clear).await;
+    phone.pause(600).await;
+    let answer = phone.listen_until_quiet().await;
+    assert!(answer > 300, "heard {answer} ms of the answer");
+
+    phone.stop().await;
+    let last = phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
+    assert_eq!(last.last(), Some(&Heard::Closed(Some(1000))));
+    pod.until_metric(ACTIVE, 0).await;
+    assert_eq!(pod.metric(&ended("caller_hung_up")).await, 1);
+    assert_eq!(pod.metric("switchboard_barge_ins_total").await, 1);
+    assert_eq!(pod.metric("switchboard_time_to_first_audio_seconds_count").await, 1);
+
+    let (status, shown) = pod.api("GET", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
+    assert_eq!(
+        (status, &shown["status"], &shown["endReason"]),
+        (200, &json!("ended"), &json!("caller_hung_up"))
+    );
+    let first = &shown["transcript"][0];
+    assert_eq!((&first["speaker"], &first["interrupted"]), (&json!("agent"), &json!(true)), "{shown}");
+    assert_eq!(shown["transcript"][1]["text"], "One moment please.");
+}
+
+#[tokio::test]
+async fn a_wrong_signature_is_403_and_leaves_nothing() {
+    let pod = Pod::start(SIMULATED).await;
+    assert_eq!(pod.upgrade("AAAAAAAAAAAAAAAAAAAAAAAAAAA=").await.err(), Some(403));
+    assert_eq!(pod.metric(&refused("signature")).await, 1);
+    assert_eq!(pod.metric("switchboard_provider_connects_total{engine=\"simulated\"}").await, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_foreign_or_used_token_closes_with_1008_before_a_model_is_attached() {
+    let pod = Pod::start(SIMULATED).await;
+    let token = token_of(&pod.announce(&call_sid(1)).await);
+
+    let mut forged = pod.stream(&call_sid(1), &format!("{token}A")).await;
+    assert_eq!(forged.hear().await, Heard::Closed(Some(1008)));
+    let mut foreign = pod.stream(&call_sid(2), &token).await;
+    assert_eq!(foreign.hear().await, Heard::Closed(Some(1008)));
+    assert_eq!(pod.metric(&refused("token")).await, 1);
+    assert_eq!(pod.metric(&refused("token_foreign")).await, 1);
+    assert_eq!(pod.metric("switchboard_provider_connects_total{engine=\"simulated\"}").await, 0);
+
+    let mut rightful = pod.stream(&call_sid(1), &token).await;
+    rightful.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    let mut again = pod.stream(&call_sid(1), &token).await;
+    assert_eq!(again.hear().await, Heard::Closed(Some(1008)));
+    assert_eq!(pod.metric(&refused("token_used")).await, 1);
+    assert_eq!(pod.metric(ACTIVE).await, 1);
+}
+
+#[tokio::test]
+async fn garbage_is_counted_and_skipped_and_the_call_goes_on() {
+    let pod = Pod::start(SIMULATED).await;
+    let mut phone = pod.dial(&call_sid(1)).await;
+    phone.listen_until_quiet().await;
+    for garbage in ["", "{", "[]", "null", r#"{"event":1}"#, r#"{"event":"media","media":{"payload":"!"}}"#] {
+        phone.send_text(garbage).await;
+    }
+    phone.send_text(r#"{"event":"from_the_future","x":[1]}"#).await;
+    phone.speak(400).await;
+    phone.pause(600).await;
+    assert!(phone.listen_until_quiet().await > 300);
+    assert_eq!(pod.metric("switchboard_phone_faults_total{fault=\"malformed\"}").await, 6);
+    assert_eq!(pod.metric("switchboard_phone_faults_total{fault=\"unknown\"}").await, 1);
+}
+
+#[tokio::test]
+async fn an_oversized_message_ends_that_call_and_no_other() {
+    let pod = Pod::start(SIMULATED).await;
+    let mut hostile = pod.dial(&call_sid(1)).await;
+    let mut other = pod.dial(&call_sid(2)).await;
+    hostile.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    hostile.send_text(&format!(r#"{{"event":"media","x":"{}"}}"#, "x".repeat(100_000))).await;
+    pod.until_metric(&ended("phone_lost"), 1).await;
+    assert_eq!(pod.metric("switchboard_phone_faults_total{fault=\"too_large\"}").await, 1);
+    assert_eq!(pod.metric(ACTIVE).await, 1);
+    assert!(other.listen_until_quiet().await > 500);
+}
+
+#[tokio::test]
+async fn a_full_pod_closes_normally_and_the_carrier_is_connected_again() {
+    let pod = Pod::start(&format!("{SIMULATED}maxCallsPerPod: 1\n")).await;
+    let second = token_of(&pod.announce(&call_sid(2)).await);
+    // The only slot is the second call's: the first one is reserved by the store without regard to this pod.
+    let mut phone = pod.stream(&call_sid(2), &second).await;
+    phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    let twiml = pod.announce(&call_sid(3)).await;
+    assert!(twiml.contains("<Say"), "the fleet is full: {twiml}");
+}
+
+#[tokio::test]
+async fn a_person_hangs_up_through_the_api() {
+    let pod = Pod::start(SIMULATED).await;
+    let call = call_sid(1);
+    let mut phone = pod.dial(&call).await;
+    phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
+
+    for token in [None, Some("wrong"), Some("")] {
+        let (status, body) = pod.api("DELETE", &format!("/v1/calls/{call}"), token).await;
+        assert_eq!((status, &body["error"]["type"]), (401, &json!("unauthorized")));
+    }
+    let (status, body) = pod.api("GET", "/v1/calls/CA123", Some(API_TOKEN)).await;
+    assert_eq!((status, &body["error"]["type"]), (400, &json!("invalid_request")));
+    let (status, body) = pod.api("GET", &format!("/v1/calls/{}", call_sid(9)), Some(API_TOKEN)).await;
+    assert_eq!((status, &body["error"]["type"]), (404, &json!("not_found")));
+    let (_, listed) = pod.api("GET", "/v1/calls", Some(API_TOKEN)).await;
+    let first = &listed["calls"][0];
+    assert_eq!((&first["callSid"], &first["status"]), (&json!(call), &json!("inProgress")));
+
+    let (status, _) = pod.api("DELETE", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
+    assert_eq!(status, 204);
+    let last = phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
+    assert_eq!(last.last(), Some(&Heard::Closed(Some(1000))));
+    pod.until_metric(&ended("operator_hung_up"), 1).await;
+    let (_, twiml) = pod.webhook("/moving/sales/twilio/action/0", &call, "in-progress").await;
+    assert!(twiml.contains("<Hangup"), "{twiml}");
+}
+
+#[tokio::test]
+async fn a_leaving_pod_hands_its_call_over_and_the_carrier_connects_again() {
+    let mut pod = Pod::start(SIMULATED).await;
+    let call = call_sid(1);
+    let mut phone = pod.dial(&call).await;
+    phone.listen_until_quiet().await;
+    let leaving = tokio::spawn(pod.leave());
+    let last = phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
+    assert_eq!(last.last(), Some(&Heard::Closed(Some(1000))));
+    tokio::time::timeout(harness::DEADLINE, leaving).await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(pod.doors.public).await.is_err(), "the doors are closed");
+}
+
+#[tokio::test]
+async fn a_lost_phone_is_connected_again_and_not_greeted_twice() {
+    let pod = Pod::start(SIMULATED).await;
+    let call = call_sid(1);
+    let mut phone = pod.dial(&call).await;
+    phone.listen_until_quiet().await;
+    drop(phone);
+    pod.until_metric(&ended("phone_lost"), 1).await;
+
+    let (status, twiml) = pod.webhook("/moving/sales/twilio/action/0", &call, "in-progress").await;
+    assert_eq!(status, 200);
+    let mut phone = pod.stream(&call, &token_of(&twiml)).await;
+    assert_eq!(phone.listen_until_quiet().await, 0, "no second greeting");
+    phone.speak(400).await;
+    phone.pause(600).await;
+    assert!(phone.listen_until_quiet().await > 300, "it is answered");
+    assert_eq!(pod.metric("switchboard_legs_started_total{leg=\"resumed\"}").await, 1);
+    let (_, shown) = pod.api("GET", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
+    let texts: Vec<_> = shown["transcript"].as_array().unwrap().iter().map(|line| &line["text"]).collect();
+    assert_eq!(texts, [&json!(GREETING), &json!("One moment please.")]);
+}
+
+#[tokio::test]
+async fn a_socket_without_start_is_closed_and_counted() {
+    let pod = Pod::start(SIMULATED).await;
+    let url = format!("wss://voice.example.com{}", harness::STREAM_PATH);
+    let signature = twilio::signature::sign(&twilio::Secret::new(harness::AUTH_TOKEN), &url, &[]);
+    let silent = pod.upgrade(&signature).await.unwrap();
+    pod.until_metric(&refused("start_timeout"), 1).await;
+    drop(silent);
+    assert_eq!(pod.metric(ACTIVE).await, 0);
+}
+
+#[tokio::test]
+async fn the_admin_door_answers_probes_and_load() {
+    let pod = Pod::start(&format!("{SIMULATED}maxCallsPerPod: 7\n")).await;
+    assert_eq!(pod.admin("/livez").await, "ok\n");
+    assert_eq!(pod.admin("/readyz").await, "ok\n");
+    let load: serde_json::Value = serde_json::from_str(&pod.admin("/load").await).unwrap();
+    let expected = json!({"agent": "sales", "namespace": "moving", "configRevision": "9f2c41d0",
+        "signingKey": "k1", "verifyingKeys": ["k1"], "activeCalls": 0, "reservedSlots": 0, "maxCalls": 7,
+        "draining": false});
+    assert_eq!(load, expected);
+    assert_eq!(pod.metric("switchboard_call_capacity").await, 7);
+}
