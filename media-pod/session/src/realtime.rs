@@ -41,6 +41,7 @@ mod properties;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -60,8 +61,8 @@ pub const OPEN_TIMEOUT: Ms = Ms(10_000);
 /// How long `session.updated` may take. The caller waits meanwhile; another engine is the better answer.
 pub const CONFIGURE_TIMEOUT: Ms = Ms(5_000);
 
-/// Everything that can happen to a connection.
-#[derive(Clone, Debug, PartialEq)]
+/// Everything that can happen to a connection. Frames do not print: they quote people.
+#[derive(Clone, PartialEq)]
 pub enum RealtimeInput {
     /// A text message of the server.
     Frame(Bytes),
@@ -84,8 +85,8 @@ pub struct Closed {
     pub code: Option<u16>,
 }
 
-/// What the machine wants.
-#[derive(Clone, Debug, PartialEq)]
+/// What the machine wants. Frames do not print: they quote people.
+#[derive(Clone, PartialEq)]
 pub enum RealtimeOutput {
     /// Send this text message.
     Frame(Bytes),
@@ -100,6 +101,31 @@ pub enum RealtimeOutput {
     Wait(Option<Ms>),
     /// The connection is of no more use. Once and last: every later poll returns `Wait(None)`.
     Ended,
+}
+
+impl fmt::Debug for RealtimeInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(frame) => write!(f, "Frame({} bytes)", frame.len()),
+            Self::Configure(config) => f.debug_tuple("Configure").field(config).finish(),
+            Self::Command(command) => f.debug_tuple("Command").field(command).finish(),
+            Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
+            Self::Finish => f.write_str("Finish"),
+            Self::Tick => f.write_str("Tick"),
+        }
+    }
+}
+
+impl fmt::Debug for RealtimeOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(frame) => write!(f, "Frame({} bytes)", frame.len()),
+            Self::Event(event) => f.debug_tuple("Event").field(event).finish(),
+            Self::Close { code } => f.debug_struct("Close").field("code", code).finish(),
+            Self::Wait(at) => f.debug_tuple("Wait").field(at).finish(),
+            Self::Ended => f.write_str("Ended"),
+        }
+    }
 }
 
 /// An input that changed nothing, and why. Counted by the shell under [`RealtimeError::label`]; never the end of a

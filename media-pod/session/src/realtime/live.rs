@@ -106,6 +106,7 @@ impl Live {
         out: &mut Outbox,
     ) -> Result<(), RealtimeError> {
         match command {
+            ModelCommand::Append(audio) if audio.mulaw_len() == 0 => {} // the server has no use for it
             ModelCommand::Append(audio) => out.frame(client::append(&audio)),
             ModelCommand::Replay(history) => history.iter().for_each(|item| create_item(item, out)),
             ModelCommand::Context(item) => create_item(&item, out),

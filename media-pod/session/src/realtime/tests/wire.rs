@@ -83,5 +83,20 @@ fn nothing_personal_is_printed() {
     let mut bench = Bench::live(config());
     bench.speak(verbatim("secret words"));
     bench.speak(verbatim("secret words"));
-    assert!(!format!("{:?}", bench.machine).contains("secret"));
+    let said = json!({"type": "response.output_audio_transcript.done", "item_id": "i", "transcript": "secret words"});
+    let printed = format!("{:?} {:?}", bench.machine, frame(&said));
+    assert!(!printed.contains("secret"), "{printed}");
+    let mut bench = Bench::live(config());
+    bench
+        .machine
+        .handle_input(Ms::ZERO, RealtimeInput::Command(ModelCommand::Speak(verbatim("secret"))))
+        .unwrap();
+    let machine = format!("{:?}", bench.machine);
+    let printed = format!("{machine} {:?}", bench.machine.poll_output());
+    assert!(!printed.contains("secret"), "{printed}");
+}
+
+#[test]
+fn an_empty_stretch_of_audio_is_not_sent() {
+    assert_eq!(Bench::live(config()).command(ModelCommand::Append(sound(0))), []);
 }
