@@ -80,6 +80,8 @@ pub enum Start {
 enum Debt {
     None,
     Reply,
+    /// A reply, by a model that must first be told that its predecessor was cut off.
+    Sentence,
 }
 
 /// Whether the leg's first audio went out.
@@ -314,6 +316,12 @@ impl Call {
     fn say(&mut self, words: Redacted<String>) {
         self.command(ModelCommand::Speak(Speech::Verbatim(words)));
         self.await_reply();
+    }
+
+    fn owe_reply(&mut self) {
+        if self.debt == Debt::None {
+            self.debt = Debt::Reply;
+        }
     }
 
     fn await_reply(&mut self) {

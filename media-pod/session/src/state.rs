@@ -47,6 +47,8 @@ pub(crate) struct Asked {
     pub(crate) arguments: Redacted<String>,
     /// The connection that waits for its output.
     pub(crate) connection: u32,
+    /// When it came.
+    pub(crate) at: Ms,
 }
 
 impl Phase {

@@ -1,6 +1,6 @@
 //! What bounds a call: silence, duration, the pod's own departure; and the keys, which are bounded by a pause.
 
-use super::{Call, Debt, record};
+use super::{Call, record};
 use crate::io::{Command, EndReason, Event, Ignored, Next};
 use crate::journal::Fact;
 use crate::state::{Patience, Phase, Stay};
@@ -125,6 +125,6 @@ impl Call {
         }
         let digits = std::mem::take(&mut self.digits.0);
         self.tell(record::pressed(&digits));
-        self.debt = Debt::Reply;
+        self.owe_reply();
     }
 }

@@ -77,6 +77,10 @@ impl Call {
         self.event(Event::ModelReady { after: self.now.since(self.began) });
         let mut history = self.memory.items();
         history.extend(self.words_in_the_air());
+        if self.debt == Debt::Sentence {
+            history.push(HistoryItem::System(Redacted::new(CUT_OFF.to_owned())));
+            self.debt = Debt::Reply;
+        }
         if !history.is_empty() {
             self.command(ModelCommand::Replay(history));
         }
@@ -102,8 +106,7 @@ impl Call {
             self.replies.fence();
             self.floor.open();
             if was_expected && !self.opening.is_going_on() {
-                self.memory.push(HistoryItem::System(Redacted::new(CUT_OFF.to_owned())));
-                self.debt = Debt::Reply;
+                self.debt = Debt::Sentence;
             }
         }
         match self.link {

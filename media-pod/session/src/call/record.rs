@@ -162,3 +162,54 @@ fn unquoted(fact: Fact) -> Option<Fact> {
         Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::Digit { .. } | Fact::Unknown => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ToolCallId;
+
+    #[test]
+    fn the_memory_keeps_the_newest_within_its_bounds() {
+        let mut memory = Memory::default();
+        for n in 0..1000 {
+            memory.push(HistoryItem::Caller(Redacted::new(n.to_string())));
+        }
+        assert_eq!(memory.items().len(), MAX_ITEMS);
+        assert_eq!(memory.items().last(), Some(&HistoryItem::Caller(Redacted::new("999".to_owned()))));
+        for _ in 0..10 {
+            memory.push(HistoryItem::Agent(Redacted::new("x".repeat(MAX_TEXT / 4))));
+        }
+        assert_eq!(memory.items().len(), 4);
+        memory.push(HistoryItem::Agent(Redacted::new("x".repeat(2 * MAX_TEXT))));
+        assert_eq!(memory.items().len(), 1);
+    }
+
+    #[test]
+    fn a_journal_without_context_quotes_nobody() {
+        let mut scribe = Scribe::new(Epoch(0), RecoveryKind::WithoutContext, &Journal::default());
+        let call = ToolCallId::from("t1");
+        let arguments = Redacted::new("secret".to_owned());
+        let started = Fact::ToolStarted { call: call.clone(), name: "book".to_owned(), arguments };
+        let Some(Output::Journal(entry)) = scribe.write(Ms(1), started) else {
+            panic!("a start is on record")
+        };
+        assert_eq!(
+            entry.fact,
+            Fact::ToolStarted { call, name: "book".to_owned(), arguments: Redacted::default() }
+        );
+        assert_eq!(scribe.write(Ms(2), Fact::CallerSaid { text: Redacted::new("secret".to_owned()) }), None);
+        assert_eq!(scribe.sequence(), 1);
+    }
+
+    #[test]
+    fn a_journal_goes_on_where_this_epoch_left_off() {
+        let entry =
+            |epoch, sequence| Entry { epoch: Epoch(epoch), sequence, at: Ms(0), fact: Fact::Attached };
+        let journal = Journal(vec![entry(0, 1), entry(0, 2), entry(1, 1)]);
+        let mut scribe = Scribe::new(Epoch(1), RecoveryKind::WithContext, &journal);
+        scribe.write(Ms(1), Fact::Greeted);
+        assert_eq!(scribe.sequence(), 2);
+        assert!(scribe.is_durable(1) && !scribe.is_durable(2));
+        assert!(!scribe.set_durable(3) && scribe.set_durable(2));
+    }
+}

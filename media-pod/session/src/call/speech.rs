@@ -108,7 +108,7 @@ impl Call {
         if self.floor == Floor::Caller(Claim::Turn) && self.may_interrupt() && !is_greeting {
             self.interrupt();
             if !self.plan.server_replies() {
-                self.debt = Debt::Reply;
+                self.owe_reply();
             }
         }
     }

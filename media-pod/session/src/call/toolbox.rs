@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Call, Debt};
+use super::Call;
 use crate::io::{
     EndReason, Ending, Event, HistoryItem, Ignored, ModelCommand, Next, Output, ToolOutcome, ToolRequest,
     ToolResult,
@@ -42,7 +42,6 @@ pub(super) struct Toolbox {
 #[derive(Clone, Debug)]
 struct Run {
     asked: Asked,
-    began: Ms,
     deadline: Ms,
     stage: Stage,
 }
@@ -89,7 +88,7 @@ impl Call {
         self.toolbox.remember(call.clone());
         let plan = self.plan.clone();
         let request = tools::parse(&plan, &name, arguments.expose());
-        let asked = Asked { call, reply, name, arguments, connection: self.connection };
+        let asked = Asked { call, reply, name, arguments, connection: self.connection, at: self.now };
         match request {
             Request::EndCall => {
                 let ending = Ending { reason: EndReason::AgentHungUp, next: Next::HangUp };
@@ -113,6 +112,11 @@ impl Call {
         self.answer(asked, sentence);
     }
 
+    fn note_tool_end(&mut self, asked: &Asked, outcome: ToolOutcome) {
+        let took = self.now.since(asked.at);
+        self.event(Event::ToolEnded { name: asked.name.clone(), outcome, took });
+    }
+
     fn answer(&mut self, asked: Asked, sentence: &str) {
         self.deliver(asked, Redacted::new(sentence.to_owned()));
     }
@@ -120,7 +124,7 @@ impl Call {
     /// Gives the model an output: as such on the connection that asked, where the model then goes on by itself; as
     /// memory on any other, where the call is not known and the model must be asked to go on.
     fn deliver(&mut self, asked: Asked, output: Redacted<String>) {
-        let Asked { call, reply: _, name, arguments, connection } = asked;
+        let Asked { call, reply: _, name, arguments, connection, at: _ } = asked;
         let item = HistoryItem::Tool { call: call.clone(), name, arguments, output: output.clone() };
         if connection == self.connection && self.link.is_ready() {
             self.command(ModelCommand::ToolOutput { call, output });
@@ -128,25 +132,20 @@ impl Call {
             self.await_reply();
         } else {
             self.tell(item);
-            self.debt = Debt::Reply;
+            self.owe_reply();
         }
     }
 
     /// Puts it on record that a tool is about to run, and runs it as soon as that is safe.
     fn begin_tool(&mut self, asked: Asked, tool: &PlannedTool) {
-        let Asked { call, reply: _, name, arguments, connection: _ } = asked.clone();
+        let Asked { call, reply: _, name, arguments, connection: _, at: _ } = asked.clone();
         self.write(Fact::ToolStarted { call, name, arguments });
         let sequence = match tool.repetition {
             Repetition::Harmless => 0,
             Repetition::OnceOnly => self.scribe.sequence(),
         };
         let deadline = self.now + tool.timeout;
-        self.toolbox.running.push(Run {
-            asked,
-            began: self.now,
-            deadline,
-            stage: Stage::Written { sequence },
-        });
+        self.toolbox.running.push(Run { asked, deadline, stage: Stage::Written { sequence } });
         self.start_tools();
     }
 
@@ -156,7 +155,7 @@ impl Call {
             let Stage::Written { sequence } = run.stage else { continue };
             if self.scribe.is_durable(sequence) {
                 run.stage = Stage::Requested;
-                let Asked { call, reply: _, name, arguments, connection: _ } = run.asked.clone();
+                let Asked { call, reply: _, name, arguments, connection: _, at: _ } = run.asked.clone();
                 self.outputs.push_back(Output::Tool(ToolRequest { call, name, arguments }));
             }
         }
@@ -193,9 +192,9 @@ impl Call {
             ToolResult::Error(text) => (text, ToolOutcome::Error),
             ToolResult::TimedOut => (Redacted::new(TIMED_OUT.to_owned()), ToolOutcome::TimedOut),
         };
-        let Run { asked, began, deadline: _, stage: _ } = run;
+        let Run { asked, deadline: _, stage: _ } = run;
         self.write(Fact::ToolEnded { call: asked.call.clone(), output: output.clone() });
-        self.event(Event::ToolEnded { name: asked.name.clone(), outcome, took: self.now.since(began) });
+        self.note_tool_end(&asked, outcome);
         self.deliver(asked, output);
     }
 
@@ -207,11 +206,11 @@ impl Call {
     /// The model wants the call to end, or to go elsewhere.
     fn request_parting(&mut self, asked: Asked, ending: Ending) {
         if self.replies.is_fenced(&asked.reply) {
-            self.answer(asked, NOT_HEARD);
+            self.not_done(asked, NOT_HEARD);
         } else if self.phase == Phase::Open {
             self.part(Parting { ending, asked_by: Some(asked) });
         } else {
-            self.answer(asked, NOT_NOW);
+            self.not_done(asked, NOT_NOW);
         }
     }
 
@@ -229,11 +228,12 @@ impl Call {
         if !is_said || !self.playback.is_silent() {
             return;
         }
-        if let Some(Asked { call, connection, .. }) = asked_by.clone()
-            && connection == self.connection
-            && self.link.is_ready()
-        {
-            self.command(ModelCommand::ToolOutput { call, output: Redacted::new(DONE.to_owned()) });
+        if let Some(asked) = asked_by.clone() {
+            self.note_tool_end(&asked, ToolOutcome::Value);
+            if asked.connection == self.connection && self.link.is_ready() {
+                let output = Redacted::new(DONE.to_owned());
+                self.command(ModelCommand::ToolOutput { call: asked.call, output });
+            }
         }
         self.end_parting();
     }
@@ -242,7 +242,12 @@ impl Call {
     pub(super) fn call_off_parting(&mut self) {
         if let Some(asked) = self.phase.stay() {
             self.timers.stop(Timer::Farewell);
-            self.answer(asked, NOT_HEARD);
+            self.not_done(asked, NOT_HEARD);
         }
+    }
+
+    fn not_done(&mut self, asked: Asked, sentence: &str) {
+        self.note_tool_end(&asked, ToolOutcome::Error);
+        self.answer(asked, sentence);
     }
 }

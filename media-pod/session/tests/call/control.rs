@@ -18,7 +18,13 @@ fn goodbye_is_played_out_before_the_call_ends() {
     stage.run(1);
     assert_eq!(
         stage.news(),
-        ["agent: Goodbye.", "journal 2: agent said Goodbye.", "output t1: Done.", "ended AgentHungUp HangUp",]
+        [
+            "agent: Goodbye.",
+            "journal 2: agent said Goodbye.",
+            "tool end_call Value after 1500",
+            "output t1: Done.",
+            "ended AgentHungUp HangUp",
+        ]
     );
 }
 

@@ -24,9 +24,9 @@ fn a_model_lost_in_mid_sentence_is_replaced_and_told_what_was_said() {
     assert_eq!(
         stage.deeds(),
         [
-            "replay caller: Tell me a story. | system: The connection was lost while you were speaking or about to. \
-             The caller may have heard the beginning of your last sentence. Go on from there without mentioning it. | \
-             agent: Once upon a time.",
+            "replay caller: Tell me a story. | agent: Once upon a time. | system: The connection was lost while you \
+             were speaking or about to. The caller may have heard the beginning of your last sentence. Go on from there \
+             without mentioning it.",
             "reply",
         ]
     );

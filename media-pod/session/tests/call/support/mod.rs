@@ -137,7 +137,7 @@ impl Stage {
     }
 
     pub(crate) fn model(&mut self, event: ModelEvent) {
-        self.input(Input::Model(event)).unwrap();
+        self.input(Input::Model(event)).expect("the call takes it");
     }
 
     /// The model makes a whole reply, much faster than it plays.
@@ -149,7 +149,7 @@ impl Stage {
     /// The model begins a reply and sends some of its audio.
     pub(crate) fn agent_begins(&mut self, reply: &str, item: &str, milliseconds: u64) {
         self.model(ModelEvent::ReplyStarted { reply: reply.into() });
-        self.audio(reply, item, milliseconds).unwrap();
+        self.audio(reply, item, milliseconds).expect("the call takes it");
     }
 
     pub(crate) fn audio(&mut self, reply: &str, item: &str, milliseconds: u64) -> Result<(), Ignored> {
@@ -184,12 +184,12 @@ impl Stage {
 
     pub(crate) fn frame(&mut self) {
         let (timestamp, audio) = (self.now, Payload::from_mulaw(&[0x55; 160]));
-        self.input(Input::Phone(PhoneEvent::Media { timestamp, audio })).unwrap();
+        self.input(Input::Phone(PhoneEvent::Media { timestamp, audio })).expect("the call takes it");
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
         for key in keys.chars() {
-            self.input(Input::Phone(PhoneEvent::Digit(Redacted::new(key)))).unwrap();
+            self.input(Input::Phone(PhoneEvent::Digit(Redacted::new(key)))).expect("the call takes it");
             self.run(300);
         }
     }
@@ -209,7 +209,7 @@ impl Stage {
     }
 
     pub(crate) fn hang_up_command(&mut self) {
-        self.input(Input::Command(Command::HangUp)).unwrap();
+        self.input(Input::Command(Command::HangUp)).expect("the call takes it");
     }
 
     /// All that came since the last look.
