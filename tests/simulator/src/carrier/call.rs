@@ -90,9 +90,9 @@ pub(super) async fn run(
     let call = Call { carrier, record: record.clone(), entry, callbacks: Mutex::default() };
     let mut line = Line::new(record.clone(), caller, commands);
     let mut over = call.run(&mut line).await;
-    let ended_by_other =
-        !matches!(over.reason, EndReason::CallerHungUp | EndReason::CallerGaveUp | EndReason::Shutdown);
-    if ended_by_other && line.is_answered() {
+    let by_person =
+        matches!(over.reason, EndReason::CallerHungUp | EndReason::CallerGaveUp | EndReason::NotAnswered);
+    if !by_person {
         over.failure = line.caller().handle_hang_up();
     }
     let status = match (over.reason, line.is_answered()) {

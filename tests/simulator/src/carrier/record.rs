@@ -103,8 +103,6 @@ pub enum EndReason {
     RestCompleted,
     /// The called person did not answer.
     NotAnswered,
-    /// The simulator is ending.
-    Shutdown,
 }
 
 /// What happened in a call.
