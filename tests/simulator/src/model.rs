@@ -34,6 +34,7 @@ mod input_buffer;
 mod log;
 mod refusal;
 mod replies;
+mod reply_request;
 mod script;
 mod session;
 #[cfg(test)]
