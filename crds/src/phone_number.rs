@@ -178,6 +178,10 @@ pub struct PhoneNumberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub entry_agent: Option<String>,
+    /// What the carrier was last told to ask for instructions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub voice_url: Option<String>,
     /// The webhooks as they were before, for deletionPolicy `Restore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<NumberWebhooks>,

@@ -2,6 +2,9 @@
 //! sentence that says what to change. The rules run here without a cluster, and in the end-to-end tests on the real
 //! API server.
 
+// Clippy knows only `#[test]` functions as tests, not what they call.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 

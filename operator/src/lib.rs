@@ -1,1 +1,26 @@
-//! operator
+//! The operator: turns VoiceGateway, VoiceAgent and PhoneNumber into running media pods and webhooks at the carrier.
+//!
+//! Every reconciler is the same five steps: dereference (client) → validate (pure) → build or diff (pure) → apply
+//! (client) → status (pure, then one patch). It assumes nothing about why it runs, and what can wait for a person or
+//! for another object is a condition, not an error.
+//!
+//! [`config`] is read once; [`context`] is what reconcilers share; [`report`] is the only place that counts, logs and
+//! tells errors; [`render`] prints an agent file for a laptop from the same pure code.
+
+pub mod apply;
+pub mod config;
+pub mod context;
+pub mod finding;
+pub mod http;
+pub mod leader;
+pub mod metrics;
+pub mod phone_number;
+pub mod references;
+pub mod render;
+pub mod report;
+pub mod run;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod voice_agent;
+pub mod voice_gateway;

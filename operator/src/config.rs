@@ -1,0 +1,62 @@
+//! The command line and the environment, read once. Each setting has a default, or does not exist.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Switchboard: AI voice agents for phone numbers, native to Kubernetes.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "switchboard", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the binary does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Runs the controllers of VoiceGateway, VoiceAgent and PhoneNumber.
+    Operator(OperatorConfig),
+    /// Prints the agent file that the operator would give a VoiceAgent's pods, to run one on a laptop.
+    Render(RenderConfig),
+}
+
+/// Settings of `switchboard operator`.
+#[derive(Clone, Debug, Args)]
+pub struct OperatorConfig {
+    /// Image of the media pods, for agents that name none.
+    #[arg(long, env = "SWITCHBOARD_MEDIA_IMAGE")]
+    pub media_image: String,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "SWITCHBOARD_HTTP_ADDR", default_value = "0.0.0.0:8080")]
+    pub http_addr: SocketAddr,
+    /// Seconds between two looks at the carrier where nothing changed here.
+    #[arg(long, env = "SWITCHBOARD_RESYNC_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub resync_seconds: u64,
+    /// PEM file of certificate authorities to trust besides the public ones, for the carrier's REST API.
+    #[arg(long, env = "SWITCHBOARD_EXTRA_CA_FILE")]
+    pub extra_ca_file: Option<PathBuf>,
+    /// Namespace of the Lease that makes one replica the leader.
+    #[arg(long, env = "SWITCHBOARD_NAMESPACE", default_value = "switchboard-system")]
+    pub namespace: String,
+    /// This replica's name; unique among them.
+    #[arg(long, env = "SWITCHBOARD_POD_NAME", default_value = "switchboard")]
+    pub pod_name: String,
+    /// Log filter, such as `info` or `operator=debug,info`.
+    #[arg(long, env = "SWITCHBOARD_LOG", default_value = "info")]
+    pub log: tracing_subscriber::EnvFilter,
+}
+
+/// Settings of `switchboard render`.
+#[derive(Clone, Debug, Args)]
+pub struct RenderConfig {
+    /// File with the VoiceGateway, the VoiceAgent and whatever else belongs to them (ConfigMap, PhoneNumber), as for
+    /// kubectl apply; `-` is standard input. May be given several times.
+    #[arg(short = 'f', long = "file", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Which VoiceAgent, where there are several.
+    #[arg(long)]
+    pub agent: Option<String>,
+}

@@ -1,0 +1,114 @@
+//! The status of a number: a pure function of what was found and done.
+
+use crds::conditions::{ConditionType, Reason, Status, find_condition, set_condition};
+use crds::{PhoneNumber, PhoneNumberStatus};
+use jiff::Timestamp;
+
+use crate::finding::Finding;
+
+/// What was found about a number, in the order in which a person wants to know what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// The number is in the account.
+    pub bound: Finding,
+    /// The webhooks are ours.
+    pub in_sync: Finding,
+    /// All routes lead to agents.
+    pub routes: Finding,
+}
+
+impl Findings {
+    /// Nothing can be told, for one reason.
+    pub fn blocked(finding: &Finding) -> Self {
+        let unknown = Finding { status: Status::Unknown, ..finding.clone() };
+        Self { bound: finding.clone(), in_sync: unknown.clone(), routes: unknown }
+    }
+}
+
+/// Sets the conditions of a status that otherwise says what is known about the number.
+pub fn conclude(
+    number: &PhoneNumber,
+    mut status: PhoneNumberStatus,
+    findings: Findings,
+    now: Timestamp,
+) -> PhoneNumberStatus {
+    let Findings { bound, in_sync, routes } = findings;
+    let generation = number.metadata.generation;
+    status.observed_generation = generation;
+    let trouble = [&bound, &in_sync, &routes].into_iter().find(|f| f.status != Status::True);
+    let ready = match trouble {
+        None => Finding::yes(Reason::WebhooksInSync),
+        Some(finding) => finding.clone(),
+    };
+    for (kind, finding) in [
+        (ConditionType::Ready, ready),
+        (ConditionType::Bound, bound),
+        (ConditionType::RoutesResolved, routes),
+        (ConditionType::InSync, in_sync),
+    ] {
+        set_condition(&mut status.conditions, finding.condition(kind, generation), now);
+    }
+    status
+}
+
+/// Whether the carrier's side once was as this spec wants it: so what differs now was changed by somebody else.
+pub fn was_in_sync(number: &PhoneNumber, voice_url: &str) -> bool {
+    let Some(status) = &number.status else { return false };
+    let Some(condition) = find_condition(&status.conditions, ConditionType::InSync) else { return false };
+    let was = condition.status == Status::True.to_string()
+        || condition.reason == Reason::WebhooksDrifted.to_string();
+    was && condition.observed_generation == number.metadata.generation
+        && status.voice_url.as_deref() == Some(voice_url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, NumberVerbs as _};
+
+    fn fine() -> Findings {
+        Findings {
+            bound: Finding::yes(Reason::NumberFound),
+            in_sync: Finding::yes(Reason::WebhooksInSync),
+            routes: Finding::yes(Reason::Resolved),
+        }
+    }
+
+    fn concluded(findings: Findings) -> PhoneNumberStatus {
+        let status = PhoneNumberStatus { voice_url: Some("u".to_owned()), ..PhoneNumberStatus::default() };
+        conclude(&testing::number(), status, findings, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn ready_is_the_first_thing_that_is_wrong() {
+        let findings = Findings { in_sync: Finding::no(Reason::ClaimedByOther, "a"), ..fine() };
+        let words: Vec<_> = concluded(findings)
+            .conditions
+            .into_iter()
+            .map(|c| format!("{}={} {}", c.type_, c.status, c.reason))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "Ready=False ClaimedByOther",
+                "Bound=True NumberFound",
+                "RoutesResolved=True Resolved",
+                "InSync=False ClaimedByOther"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_difference_is_drift_only_after_the_same_spec_was_in_sync() {
+        let in_sync = testing::number().with_status(concluded(fine()));
+        assert!(was_in_sync(&in_sync, "u"));
+        assert!(!was_in_sync(&in_sync, "another entry agent"));
+        let mut edited = in_sync;
+        edited.metadata.generation = Some(2);
+        assert!(!was_in_sync(&edited, "u"));
+        let drifted = Findings { in_sync: Finding::no(Reason::WebhooksDrifted, "a"), ..fine() };
+        assert!(was_in_sync(&testing::number().with_status(concluded(drifted)), "u"));
+        let failed = Findings { in_sync: Finding::unknown(Reason::CarrierUnavailable, "a"), ..fine() };
+        assert!(!was_in_sync(&testing::number().with_status(concluded(failed)), "u"));
+    }
+}

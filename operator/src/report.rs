@@ -1,0 +1,261 @@
+//! Errors of a reconciliation: classified once, and counted, logged and told as an event in one place.
+//!
+//! A reconciler returns an error only for what may heal by itself: the API server or the carrier did not do what was
+//! asked. What a person must change is a condition.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::conditions::{self, ConditionType};
+use futures_util::FutureExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::runtime::controller::{self, Action};
+use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{finalizer, watcher};
+use kube::{Resource, ResourceExt as _};
+use tracing::Instrument as _;
+
+use crate::apply;
+use crate::context::Context;
+
+/// The kinds that are reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `VoiceGateway`
+    VoiceGateway,
+    /// `VoiceAgent`
+    VoiceAgent,
+    /// `PhoneNumber`
+    PhoneNumber,
+}
+
+impl Kind {
+    /// The kind's name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VoiceGateway => "VoiceGateway",
+            Self::VoiceAgent => "VoiceAgent",
+            Self::PhoneNumber => "PhoneNumber",
+        }
+    }
+}
+
+/// How a reconciliation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// As far as it can go now.
+    Ok,
+    /// Somebody else wrote at the same time.
+    Conflict,
+    /// The API server failed or refused.
+    Cluster,
+    /// The carrier failed or refused.
+    Carrier,
+    /// The object cannot be read.
+    Malformed,
+    /// Our bug.
+    Panic,
+}
+
+impl Outcome {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Conflict => "conflict",
+            Self::Cluster => "cluster",
+            Self::Carrier => "carrier",
+            Self::Malformed => "malformed",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+/// Why a reconciliation must be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server failed or refused.
+    #[error("the API server did not do it: {0}")]
+    Cluster(Box<kube::Error>),
+    /// The carrier failed or refused.
+    #[error(transparent)]
+    Carrier(#[from] twilio::rest::Error),
+    /// The finalizer could not be added or removed.
+    #[error("the finalizer could not be set or removed: {0}")]
+    Finalizer(String),
+    /// The object does not have the shape of its kind.
+    #[error("the object cannot be read: {0}")]
+    Malformed(String),
+    /// Our bug.
+    #[error("the operator has a bug here and goes on with other objects")]
+    Panicked,
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Self::Cluster(Box::new(error))
+    }
+}
+
+impl From<finalizer::Error<Self>> for Error {
+    fn from(error: finalizer::Error<Self>) -> Self {
+        match error {
+            finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error,
+            finalizer::Error::AddFinalizer(error) | finalizer::Error::RemoveFinalizer(error) => error.into(),
+            finalizer::Error::UnnamedObject | finalizer::Error::InvalidFinalizer => {
+                Self::Finalizer(error.to_string())
+            }
+        }
+    }
+}
+
+impl Error {
+    /// Which class it is.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Cluster(error) if apply::is_conflict(error) => Outcome::Conflict,
+            Self::Cluster(_) | Self::Finalizer(_) => Outcome::Cluster,
+            Self::Carrier(_) => Outcome::Carrier,
+            Self::Malformed(_) => Outcome::Malformed,
+            Self::Panicked => Outcome::Panic,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Carrier(error) => error.retry_after(),
+            Self::Cluster(_) | Self::Finalizer(_) | Self::Malformed(_) | Self::Panicked => None,
+        }
+    }
+}
+
+/// Runs a reconciler on one object.
+///
+/// # Guarantees
+/// A malformed object and a panic end this reconciliation alone; each end is counted once.
+pub async fn observe<K, F>(
+    kind: Kind,
+    object: Arc<DeserializeGuard<K>>,
+    context: Arc<Context>,
+    reconcile: impl FnOnce(Arc<K>, Arc<Context>) -> F,
+) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug,
+    F: Future<Output = Result<Action, Error>>,
+{
+    let started = Instant::now();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let generation = object.meta().generation;
+    let span = tracing::info_span!("reconcile", kind = kind.as_str(), namespace, name, generation);
+    let result = match &object.0 {
+        Ok(object) => AssertUnwindSafe(reconcile(Arc::new(object.clone()), context.clone()))
+            .catch_unwind()
+            .instrument(span)
+            .await
+            .unwrap_or(Err(Error::Panicked)),
+        Err(InvalidObject { error, .. }) => Err(Error::Malformed(error.clone())),
+    };
+    let outcome = result.as_ref().map_or_else(Error::outcome, |_| Outcome::Ok);
+    context.metrics.reconciled(kind, outcome, started.elapsed());
+    if result.is_ok() {
+        context.backoff.succeeded(kind, &format!("{namespace}/{name}"));
+    }
+    result
+}
+
+/// When to try again.
+pub fn error_policy<K>(kind: Kind, object: &DeserializeGuard<K>, error: &Error, context: &Context) -> Action
+where
+    K: Resource<DynamicType = ()>,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let wait = context.backoff.failed(kind, &format!("{namespace}/{name}"), error.retry_after());
+    match error.outcome() {
+        // Only an edit can help.
+        Outcome::Malformed => Action::await_change(),
+        Outcome::Ok | Outcome::Conflict | Outcome::Cluster | Outcome::Carrier | Outcome::Panic => {
+            Action::requeue(wait)
+        }
+    }
+}
+
+/// Tells how a reconciliation ended: a log line, and an event on the object unless it is an ordinary conflict.
+pub async fn follow<K>(
+    kind: Kind,
+    result: Result<(ObjectRef<K>, Action), controller::Error<Error, watcher::Error>>,
+    context: &Context,
+) where
+    K: Resource<DynamicType = ()>,
+{
+    let (error, object) = match result {
+        // The object went between being queued and being looked at.
+        Ok(_) | Err(controller::Error::ObjectNotFound(_)) => return,
+        Err(controller::Error::ReconcilerFailed(error, object)) => (error, object),
+        Err(controller::Error::QueueError(error)) => {
+            tracing::warn!(kind = kind.as_str(), %error, "a watch failed and begins anew");
+            return;
+        }
+        Err(error @ controller::Error::RunnerError(_)) => {
+            tracing::error!(kind = kind.as_str(), %error, "the controller's queue failed");
+            return;
+        }
+    };
+    let (namespace, name) = (object.namespace.as_deref().unwrap_or_default(), object.name.as_str());
+    let outcome = error.outcome();
+    match outcome {
+        Outcome::Conflict => {
+            tracing::debug!(kind = kind.as_str(), namespace, name, "conflict, will be tried again");
+        }
+        Outcome::Ok | Outcome::Cluster | Outcome::Carrier | Outcome::Malformed | Outcome::Panic => {
+            let outcome = outcome.as_str();
+            tracing::warn!(kind = kind.as_str(), namespace, name, outcome, %error, "reconciliation failed");
+            let note = error.to_string();
+            publish(context, &(*object).into(), EventType::Warning, "ReconcileFailed", &note).await;
+        }
+    }
+}
+
+/// Writes an event on an object. A failed event is a warning in the log, never an error.
+pub async fn tell<K>(context: &Context, object: &K, kind: EventType, reason: &str, note: &str)
+where
+    K: Resource<DynamicType = ()>,
+{
+    publish(context, &object.object_ref(&()), kind, reason, note).await;
+}
+
+async fn publish(context: &Context, object: &ObjectReference, kind: EventType, reason: &str, note: &str) {
+    // The API takes 1024 bytes.
+    let note = note.chars().take(500).collect::<String>();
+    let event = Event {
+        type_: kind,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, object).await {
+        tracing::warn!(reason, %error, "an event was not written");
+    }
+}
+
+/// Tells that an object became ready or stopped being so, or why it is not has changed.
+pub async fn tell_transition<K>(context: &Context, object: &K, before: &[Condition], after: &[Condition])
+where
+    K: Resource<DynamicType = ()>,
+{
+    let old = conditions::find_condition(before, ConditionType::Ready);
+    let Some(new) = conditions::find_condition(after, ConditionType::Ready) else { return };
+    if old.is_some_and(|old| (&old.status, &old.reason) == (&new.status, &new.reason)) {
+        return;
+    }
+    let kind =
+        if conditions::holds(after, ConditionType::Ready) { EventType::Normal } else { EventType::Warning };
+    tracing::info!(name = object.meta().name, status = new.status, reason = new.reason, "Ready changed");
+    tell(context, object, kind, &new.reason, &new.message).await;
+}

@@ -1,0 +1,121 @@
+//! `switchboard operator`: door first, then the election, then the controllers, until a signal or a lost Lease.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use twilio::rest::{Transport, TransportError};
+
+use crate::config::OperatorConfig;
+use crate::context::Context;
+use crate::leader::Election;
+use crate::metrics::Metrics;
+use crate::{http, phone_number, telemetry, voice_agent, voice_gateway};
+
+/// The operator cannot start, or must not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Logging is started twice.
+    #[error("logging cannot be started")]
+    Telemetry(#[from] tracing_subscriber::util::TryInitError),
+    /// Our bug.
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    /// `SWITCHBOARD_EXTRA_CA_FILE` cannot be read.
+    #[error("SWITCHBOARD_EXTRA_CA_FILE cannot be read")]
+    ExtraCa(#[source] io::Error),
+    /// Its content is no certificate, or TLS cannot be set up.
+    #[error("SWITCHBOARD_EXTRA_CA_FILE cannot be used")]
+    Transport(#[from] TransportError),
+    /// No way to the API server.
+    #[error("there is neither a service account nor a kubeconfig to reach the API server with")]
+    Cluster(#[source] Box<kube::Error>),
+    /// `SWITCHBOARD_HTTP_ADDR` cannot be bound.
+    #[error("SWITCHBOARD_HTTP_ADDR cannot be bound")]
+    Bind(#[source] io::Error),
+    /// Signals cannot be listened to.
+    #[error("signals cannot be listened to")]
+    Signals(#[source] io::Error),
+    /// Another replica may lead now; going on would be two leaders.
+    #[error("the Lease was lost, so another replica may lead")]
+    LeadershipLost,
+    /// A controller ended without being told to.
+    #[error("a controller ended by itself")]
+    ControllerEnded,
+}
+
+/// How long reconciliations in progress get after a signal; each request to the carrier has a deadline below it.
+const STOPPING: Duration = Duration::from_secs(20);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start, and when the Lease is lost.
+pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
+    let OperatorConfig { media_image, http_addr, resync_seconds, extra_ca_file, namespace, pod_name, log } =
+        config;
+    telemetry::start(log)?;
+    let extra_ca = extra_ca_file.map(std::fs::read).transpose().map_err(RunError::ExtraCa)?;
+    let transport = Transport::new(extra_ca.as_deref())?;
+    let client = Client::try_default().await.map_err(|e| RunError::Cluster(Box::new(e)))?;
+    let metrics = Metrics::new()?;
+    let listener = TcpListener::bind(http_addr).await.map_err(RunError::Bind)?;
+    let door = axum::serve(listener, http::router(metrics.clone())).into_future();
+    tokio::spawn(door);
+    let mut stopped = std::pin::pin!(stop_signal()?);
+
+    // A process id beside the pod's name, so that a restarted container is not taken for its predecessor.
+    let identity = format!("{pod_name}_{}", std::process::id());
+    let mut election = Election::new(client.clone(), &namespace, identity);
+    tracing::info!("waiting to lead");
+    tokio::select! {
+        () = election.acquire() => {}
+        () = &mut stopped => return Ok(()),
+    }
+    tracing::info!("leading");
+    metrics.set_leader(true);
+    let resync = Duration::from_secs(resync_seconds);
+    let context = Arc::new(Context::new(client, metrics, transport, media_image, resync));
+    let stop = CancellationToken::new();
+    let mut controllers = std::pin::pin!(controllers(context, &stop));
+    tokio::select! {
+        () = &mut controllers => return Err(RunError::ControllerEnded),
+        () = election.keep() => return Err(RunError::LeadershipLost),
+        () = &mut stopped => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    if timeout(STOPPING, controllers).await.is_err() {
+        tracing::warn!("some reconciliations did not end in time");
+    }
+    election.release().await;
+    Ok(())
+}
+
+/// All controllers; ends when the last one has.
+fn controllers(context: Arc<Context>, stop: &CancellationToken) -> impl Future<Output = ()> + use<> {
+    let gateways = voice_gateway::run(context.clone(), stop.clone().cancelled_owned());
+    let agents = voice_agent::run(context.clone(), stop.clone().cancelled_owned());
+    let numbers = phone_number::run(context, stop.clone().cancelled_owned());
+    async {
+        tokio::join!(gateways, agents, numbers);
+    }
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

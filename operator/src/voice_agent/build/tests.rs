@@ -1,0 +1,176 @@
+//! What an agent is made of: small snapshots for whole objects, asserts for behaviour.
+
+use call_session::agent_file::{AgentFile, NumberRoutes};
+use crds::{ConfigMapKeyRef, VoiceAgent, VoiceGateway};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use serde_json::json;
+
+use super::*;
+use crate::testing::{self, AgentVerbs as _, GatewayVerbs as _};
+use crate::voice_agent::agent_file::{Invalid, secret_keys};
+use crate::voice_agent::validate::{Resolved, validate};
+
+fn try_built(agent: &VoiceAgent, gateway: &VoiceGateway, instructions: &str) -> Result<Children, Invalid> {
+    let numbers = Vec::<NumberRoutes>::new();
+    let default_image = "registry.example/media:1";
+    let resolved = Resolved { agent, gateway, instructions: instructions.to_owned(), numbers, default_image };
+    validate(resolved).map(|agent| build(&agent))
+}
+
+fn built(agent: &VoiceAgent) -> Children {
+    try_built(agent, &testing::gateway(), "Sell.").unwrap()
+}
+
+fn pod(children: &Children) -> PodSpec {
+    children.deployment.spec.clone().unwrap().template.spec.unwrap()
+}
+
+fn media(children: &Children) -> Container {
+    pod(children).containers.into_iter().find(|c| c.name == "media").unwrap()
+}
+
+fn file(children: &Children) -> AgentFile {
+    serde_json::from_str(&children.config_map.data.as_ref().unwrap()["agent.json"]).unwrap()
+}
+
+#[test]
+fn the_pod_is_restricted_and_mounts_only_named_keys() {
+    let agent = testing::agent().with_realtime_engine();
+    insta::assert_yaml_snapshot!(pod(&built(&agent)));
+}
+
+#[test]
+fn the_ingress_has_one_path_on_the_gateways_host() {
+    insta::assert_yaml_snapshot!(built(&testing::agent()).ingress);
+}
+
+#[test]
+fn the_autoscaler_counts_calls_per_pod() {
+    insta::assert_yaml_snapshot!(built(&testing::agent()).hpa.unwrap().spec);
+}
+
+#[test]
+fn every_child_is_named_labelled_and_owned() {
+    let children = built(&testing::agent());
+    let Children { service_account, config_map, deployment, replicas: _, service, pdb, hpa, ingress } =
+        children;
+    let all = [
+        service_account.metadata,
+        config_map.metadata,
+        deployment.metadata,
+        service.metadata,
+        pdb.metadata,
+        hpa.unwrap().metadata,
+        ingress.unwrap().metadata,
+    ];
+    for metadata in all {
+        assert_eq!(metadata.name.as_deref(), Some("sales-media"));
+        assert_eq!(metadata.namespace.as_deref(), Some("moving"));
+        assert_eq!(metadata.labels.unwrap()[AGENT_LABEL], "sales");
+        let owner = metadata.owner_references.unwrap().remove(0);
+        assert_eq!(
+            (owner.kind.as_str(), owner.name.as_str(), owner.controller),
+            ("VoiceAgent", "sales", Some(true))
+        );
+    }
+}
+
+#[test]
+fn a_change_of_configuration_changes_the_config_map_alone() {
+    let before = built(&testing::agent());
+    let changes = [
+        ("/persona/language", json!("de-DE")),
+        ("/persona/greeting", json!({"text": "Hello."})),
+        ("/limits/silenceSeconds", json!(20)),
+        ("/suspend", json!(true)),
+        ("/scaling/maxCallsPerPod", json!(40)),
+        ("/engines/0/simulated/replies", json!(["No."])),
+    ];
+    for (pointer, value) in changes {
+        let after = built(&testing::agent().with(pointer, value));
+        assert_ne!(file(&after).revision, file(&before).revision, "{pointer}");
+        assert_eq!(after.deployment, before.deployment, "{pointer}");
+    }
+    assert_eq!(file(&built(&testing::agent())).revision, file(&before).revision);
+}
+
+#[test]
+fn the_drain_window_sets_grace_period_and_environment_together() {
+    let children = built(&testing::agent().with("/drain/windowSeconds", json!(100)));
+    assert_eq!(pod(&children).termination_grace_period_seconds, Some(130));
+    let env = media(&children).env.unwrap();
+    let window = env.iter().find(|e| e.name == "SWITCHBOARD_DRAIN_WINDOW_SECONDS").unwrap();
+    assert_eq!(window.value.as_deref(), Some("100"));
+}
+
+#[test]
+fn the_deployment_never_carries_replicas() {
+    let autoscaled = built(&testing::agent());
+    assert_eq!(autoscaled.replicas, Replicas::Begin(2));
+    assert_eq!(autoscaled.deployment.spec.unwrap().replicas, None);
+    let manual =
+        built(&testing::agent().with("/scaling", json!({"type": "Manual", "manual": {"replicas": 7}})));
+    assert_eq!(manual.replicas, Replicas::Fixed(7));
+    assert_eq!(manual.deployment.spec.unwrap().replicas, None);
+    assert_eq!(manual.hpa, None);
+}
+
+#[test]
+fn the_users_pod_template_is_merged_last_but_cannot_break_the_selector() {
+    let template = json!({
+        "metadata": {"labels": {"team": "sales", "switchboard.dev/agent": "other"}},
+        "spec": {
+            "nodeSelector": {"pool": "voice"},
+            "containers": [
+                {"name": "media", "resources": {"requests": {"cpu": "500m"}}, "env": [{"name": "SWITCHBOARD_LOG", "value": "debug"}]},
+                {"name": "sidecar", "image": "registry.example/sidecar:1"},
+            ],
+        },
+    });
+    let children = built(&testing::agent().with_pod_template(template));
+    let labels = children.deployment.spec.clone().unwrap().template.metadata.unwrap().labels.unwrap();
+    assert_eq!((labels["team"].as_str(), labels[AGENT_LABEL].as_str()), ("sales", "sales"));
+    let (pod, media) = (pod(&children), media(&children));
+    assert_eq!(pod.node_selector.unwrap()["pool"], "voice");
+    assert_eq!(pod.containers.len(), 2);
+    let requests = media.resources.unwrap().requests.unwrap();
+    assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("500m", "64Mi"));
+    let names: Vec<_> = media.env.unwrap().into_iter().map(|e| e.name).collect();
+    assert_eq!(names, ["SWITCHBOARD_POD_NAME", "SWITCHBOARD_DRAIN_WINDOW_SECONDS", "SWITCHBOARD_LOG"]);
+}
+
+#[test]
+fn a_pod_template_that_is_none_is_refused() {
+    let agent = testing::agent().with_pod_template(json!({"spec": {"containers": "media"}}));
+    assert!(matches!(try_built(&agent, &testing::gateway(), "Sell."), Err(Invalid::PodTemplate(_))));
+}
+
+#[test]
+fn without_exposure_there_is_no_ingress() {
+    let gateway = testing::gateway().with("/exposure", json!({"type": "None"}));
+    assert_eq!(try_built(&testing::agent(), &gateway, "Sell.").unwrap().ingress, None);
+}
+
+#[test]
+fn instructions_from_a_config_map_are_in_the_agent_file() {
+    let reference = ConfigMapKeyRef { name: "prompt".to_owned(), key: "prompt.txt".to_owned() };
+    let agent = testing::agent().with_instructions_from(reference);
+    let children = try_built(&agent, &testing::gateway(), "From the ConfigMap.").unwrap();
+    assert_eq!(file(&children).persona.instructions, "From the ConfigMap.");
+}
+
+#[test]
+fn every_secret_the_agent_file_names_is_mounted() {
+    let agent = testing::agent()
+        .with_realtime_engine()
+        .with("/api", json!({"bearerTokenSecretRef": {"name": "sales-api", "key": "token"}}));
+    let gateway = testing::gateway()
+        .with("/store", json!({"type": "Redis", "redis": {"urlSecretRef": {"name": "redis", "key": "url"}}}));
+    let names: Vec<_> = secret_keys(&agent.spec, &gateway.spec).into_iter().map(|r| r.name).collect();
+    assert_eq!(names, ["openai", "redis", "sales-api", "twilio"]);
+    let children = try_built(&agent, &gateway, "Sell.").unwrap();
+    let document = children.config_map.data.unwrap().remove("agent.json").unwrap();
+    for name in names {
+        assert!(document.contains(&format!("\"{name}\"")), "{name}");
+    }
+}
