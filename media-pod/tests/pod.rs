@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{API_TOKEN, GREETING, Heard, Pod, SIMULATED, call_sid, token_of};
+use harness::{API_TOKEN, GREETING, Heard, Pod, SIMULATED, call_sid, minted_token, token_of};
 use serde_json::json;
 
 const ACTIVE: &str = "switchboard_active_calls";
@@ -23,7 +23,8 @@ async fn a_caller_is_greeted_interrupts_is_answered_and_hangs_up() {
     phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
     assert_eq!(pod.metric(ACTIVE).await, 1);
 
-    // Nothing was marked as played yet, so the greeting is still being heard.
+    // The first second is played; what comes afterwards is not marked as played, so the caller speaks over it.
+    phone.listen(1000).await;
     phone.speak(400).await;
     phone.until(|heard| *heard == Heard::Clear).await;
     phone.pause(600).await;
@@ -109,12 +110,14 @@ async fn an_oversized_message_ends_that_call_and_no_other() {
 #[tokio::test]
 async fn a_full_pod_closes_normally_and_the_carrier_is_connected_again() {
     let pod = Pod::start(&format!("{SIMULATED}maxCallsPerPod: 1\n")).await;
-    let second = token_of(&pod.announce(&call_sid(2)).await);
-    // The only slot is the second call's: the first one is reserved by the store without regard to this pod.
-    let mut phone = pod.stream(&call_sid(2), &second).await;
-    phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
-    let twiml = pod.announce(&call_sid(3)).await;
-    assert!(twiml.contains("<Say"), "the fleet is full: {twiml}");
+    let mut first = pod.dial(&call_sid(1)).await;
+    first.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    let mut second = pod.stream(&call_sid(2), &minted_token(&call_sid(2))).await;
+    assert_eq!(second.hear().await, Heard::Closed(Some(1000)));
+    assert_eq!(pod.metric(&refused("full")).await, 1);
+    let (_, twiml) = pod.webhook("/moving/sales/twilio/action/0", &call_sid(2), "in-progress").await;
+    assert!(twiml.contains("<Stream"), "another attempt: {twiml}");
+    assert!(first.listen_until_quiet().await > 500, "the first call does not notice");
 }
 
 #[tokio::test]

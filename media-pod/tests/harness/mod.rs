@@ -1,6 +1,6 @@
 //! A real pod on loopback, a carrier that signs, and a phone that speaks Media Streams.
 
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +25,9 @@ pub const CALLED: &str = "+15557654321";
 pub const GREETING: &str = "Welcome to the moving company, how may I help you today?";
 pub const VOICE_PATH: &str = "/moving/sales/twilio/voice";
 pub const STREAM_PATH: &str = "/moving/sales/twilio/stream";
+
+/// 32 bytes.
+const STREAM_KEY: &str = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=";
 
 /// How long anything may take before the test gives up; nothing is expected to take a tenth of it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -53,8 +56,7 @@ impl Pod {
         write("secrets/twilio/token", AUTH_TOKEN);
         write("secrets/api/token", API_TOKEN);
         write("secrets/openai/key", "model-key");
-        let key = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI="; // 32 bytes
-        write("keyring.json", &json!({"signing": "k1", "keys": {"k1": key}}).to_string());
+        write("keyring.json", &json!({"signing": "k1", "keys": {"k1": STREAM_KEY}}).to_string());
         let agent = format!(
             "formatVersion: 1\nrevision: 9f2c41d0\nnamespace: moving\nname: sales\npublicUrl: {PUBLIC_URL}\n\
              carrier: {{type: Twilio, twilio: {{accountSid: {ACCOUNT}, authTokens: [{{name: twilio, key: token}}]}}}}\n\
@@ -199,6 +201,23 @@ pub fn token_of(twiml: &str) -> String {
     after.split('"').next().unwrap().to_owned()
 }
 
+/// A token for a call that nobody announced.
+pub fn minted_token(call: &str) -> String {
+    let keys = [("k1".to_owned(), call_session::Redacted::new(STREAM_KEY.to_owned()))].into();
+    let keyring = call_session::agent_file::Keyring { signing: "k1".to_owned(), keys };
+    let now = media_pod::clock::system()();
+    let claims = media_pod::token::Claims {
+        account: ACCOUNT.parse().unwrap(),
+        call: call.parse().unwrap(),
+        namespace: "moving".to_owned(),
+        agent: "sales".to_owned(),
+        epoch: call_session::Epoch(0),
+        expires: now.plus(media_pod::token::LIFETIME).seconds(),
+        origin: now,
+    };
+    media_pod::token::StreamKeys::new(&keyring).unwrap().mint(&claims)
+}
+
 pub fn call_sid(number: u32) -> String {
     format!("CA{number:032x}")
 }
@@ -324,11 +343,23 @@ impl Phone {
         }
     }
 
+    /// Plays at least `ms` of audio, returning its marks at once.
+    pub async fn listen(&mut self, ms: u64) {
+        let mut played = 0;
+        while played < ms {
+            match self.hear().await {
+                Heard::Audio(ms) => played += ms,
+                Heard::Mark(name) => self.mark(&name).await,
+                other => panic!("{other:?} after {played} ms"),
+            }
+        }
+    }
+
     /// Plays what comes, returning its marks at once, until nothing came for a while.
     pub async fn listen_until_quiet(&mut self) -> u64 {
         let mut milliseconds = 0;
         loop {
-            match tokio::time::timeout(Duration::from_millis(700), self.hear()).await {
+            match tokio::time::timeout(Duration::from_millis(1500), self.hear()).await {
                 Ok(Heard::Audio(ms)) => milliseconds += ms,
                 Ok(Heard::Mark(name)) => self.mark(&name).await,
                 Ok(Heard::Clear) => {}

@@ -18,12 +18,12 @@ type Server = WebSocketStream<TcpStream>;
 /// An agent whose engine is at `url`.
 fn agent(url: &str) -> call_session::agent_file::AgentFile {
     crate::agent::parse(&format!(
-        "{{formatVersion: 1, namespace: n, name: a, publicUrl: 'https://voice.example.com',
-          carrier: {{type: Twilio, twilio: {{accountSid: AC00000000000000000000000000000001,
-                     authTokens: [{{name: t, key: k}}]}}}},
-          persona: {{instructions: Be kind.}},
-          engines: [{{name: main, type: Realtime, realtime: {{url: '{url}', model: gpt-realtime-2.1, voice: marin,
-                     apiKey: {{name: openai, key: key}}}}}}]}}"
+        "formatVersion: 1\nnamespace: n\nname: a\npublicUrl: 'https://voice.example.com'\n\
+         carrier: {{type: Twilio, twilio: {{accountSid: AC00000000000000000000000000000001,\n\
+         \x20 authTokens: [{{name: t, key: k}}]}}}}\n\
+         persona: {{instructions: Be kind.}}\n\
+         engines: [{{name: main, type: Realtime, realtime: {{url: '{url}', model: gpt-realtime-2.1, voice: marin,\n\
+         \x20 apiKey: {{name: openai, key: key}}}}}}]\n"
     ))
     .unwrap()
 }
