@@ -36,6 +36,8 @@ mod usage;
 mod wire;
 
 #[cfg(test)]
+mod honest_server;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
