@@ -39,8 +39,8 @@ pub use calls::{Call, CallInstructions, CallStatus, CreateCall, HangUp};
 pub use error::{Code, Error, Fault, TransportFailure};
 pub use messages::{CreateMessage, Message};
 pub use numbers::{
-    AvailableNumber, Capabilities, IncomingPhoneNumber, NumberKind, NumberSearch, NumberUpdate,
-    VoiceConfiguration,
+    AvailableNumber, Capabilities, CountryCode, IncomingPhoneNumber, InvalidCountryCode, NumberKind,
+    NumberSearch, NumberUpdate, VoiceConfiguration,
 };
 
 /// Twilio answers most requests within a second and gives up on its own side after 15 s or so; longer helps nobody.

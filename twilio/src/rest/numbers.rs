@@ -3,6 +3,9 @@
 //! Unset URL fields come back as `null` or as an empty string; both read as `None` here. An empty string sent clears a
 //! field, an absent one leaves it as it is.
 
+use std::fmt;
+use std::str::FromStr;
+
 use reqwest::Method;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -167,8 +170,8 @@ pub struct AvailableNumber {
 /// Which numbers for sale to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberSearch {
-    /// ISO 3166-1 alpha-2, upper case.
-    pub country: [u8; 2],
+    /// Where.
+    pub country: CountryCode,
     /// Which kind.
     pub kind: NumberKind,
     /// North American area code.
@@ -179,6 +182,30 @@ pub struct NumberSearch {
     pub region: Option<String>,
     /// City.
     pub locality: Option<String>,
+}
+
+/// A country as ISO 3166-1 alpha-2 names it, in upper case: `US`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountryCode([u8; 2]);
+
+/// Not a country code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a country code: expected two upper-case letters")]
+pub struct InvalidCountryCode;
+
+impl FromStr for CountryCode {
+    type Err = InvalidCountryCode;
+    fn from_str(text: &str) -> Result<Self, InvalidCountryCode> {
+        let letters: [u8; 2] = text.as_bytes().try_into().map_err(|_| InvalidCountryCode)?;
+        if letters.iter().all(u8::is_ascii_uppercase) { Ok(Self(letters)) } else { Err(InvalidCountryCode) }
+    }
+}
+
+impl fmt::Display for CountryCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second] = self.0.map(char::from);
+        write!(f, "{first}{second}")
+    }
 }
 
 /// Kinds of numbers for sale.
@@ -232,9 +259,6 @@ impl Client {
     /// Numbers for sale: the first page of what Twilio offers.
     pub async fn search_numbers(&self, search: &NumberSearch) -> Result<Vec<AvailableNumber>, Error> {
         let NumberSearch { country, kind, area_code, contains, region, locality } = search;
-        if !country.iter().all(u8::is_ascii_uppercase) {
-            return Err(Error::InvalidParameter { status: 400, code: None });
-        }
         let query = Form::default()
             .set("VoiceEnabled", "true")
             .set_some("AreaCode", area_code.map(|code| code.to_string()).as_deref())
@@ -242,8 +266,7 @@ impl Client {
             .set_some("InRegion", region.as_deref())
             .set_some("InLocality", locality.as_deref())
             .encode();
-        let [first, second] = country.map(char::from);
-        let resource = format!("AvailablePhoneNumbers/{first}{second}/{}.json?{query}", kind.as_str());
+        let resource = format!("AvailablePhoneNumbers/{country}/{}.json?{query}", kind.as_str());
         let page: AvailableNumbersPage = self.ask(self.request(Method::GET, &self.path(&resource))).await?;
         Ok(page.available_phone_numbers)
     }

@@ -229,7 +229,7 @@ async fn numbers_are_searched_bought_fetched_and_released() {
     let answers = [ok(available), Answer { status: 201, ..ok(number.clone()) }, ok(number), released];
     let (script, client) = twilio_answering(answers).await;
     let search = NumberSearch {
-        country: *b"US",
+        country: "US".parse().unwrap(),
         kind: NumberKind::Local,
         area_code: Some(808),
         contains: None,
@@ -378,5 +378,12 @@ async fn nobody_listening_is_a_transport_error_without_the_url() {
 fn an_extra_ca_that_is_no_certificate_is_refused() {
     for pem in [&b"nonsense"[..], b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"] {
         assert!(matches!(Transport::new(Some(pem)), Err(TransportError::ExtraCertificates)));
+    }
+}
+
+#[test]
+fn a_country_that_would_leave_its_path_segment_is_refused() {
+    for text in ["", "U", "us", "../", "U/", "USA", "Ü"] {
+        assert_eq!(text.parse::<CountryCode>(), Err(InvalidCountryCode), "{text}");
     }
 }
