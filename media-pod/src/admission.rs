@@ -41,7 +41,7 @@ pub struct Admission<'a> {
 impl Admission<'_> {
     /// Decides about a new call and reserves its slot. A call that has a slot keeps it.
     pub async fn admit(&self, call: &CallRecord, now: UnixMs) -> Verdict {
-        let is_own = call.agent.name == self.agent.name && call.agent.namespace == self.agent.namespace;
+        let is_own = self.is_own(call);
         if is_own && self.agent.suspended {
             return Verdict::Refused(CallRefusal::Suspended);
         }
@@ -50,8 +50,17 @@ impl Admission<'_> {
         match self.reserve(call, limits, now).await {
             Some(Reservation::Granted | Reservation::Held) => Verdict::Admitted,
             Some(Reservation::Refused(refusal)) => Verdict::Refused(refusal),
-            None if self.has_room() => Verdict::Admitted,
-            None => Verdict::Refused(CallRefusal::Full),
+            None => self.admit_alone(call),
+        }
+    }
+
+    /// Decides about a new call without the store: by what this pod carries.
+    pub fn admit_alone(&self, call: &CallRecord) -> Verdict {
+        let has_room = self.metrics.active_calls.get() < i64::from(self.agent.max_calls_per_pod);
+        match self.is_own(call) {
+            true if self.agent.suspended => Verdict::Refused(CallRefusal::Suspended),
+            true if !has_room => Verdict::Refused(CallRefusal::Full),
+            true | false => Verdict::Admitted,
         }
     }
 
@@ -93,8 +102,8 @@ impl Admission<'_> {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.metrics.active_calls.get() < i64::from(self.agent.max_calls_per_pod)
+    fn is_own(&self, call: &CallRecord) -> bool {
+        call.agent.name == self.agent.name && call.agent.namespace == self.agent.namespace
     }
 }
 

@@ -134,7 +134,10 @@ impl<'a> Webhook<'a> {
         if self.form.status.is_final() {
             return Ok(Twiml::nothing());
         }
-        let known = self.counted(self.state.store.create_call(&announced).await).unwrap_or_default();
+        let Some(known) = self.counted(self.state.store.create_call(&announced).await) else {
+            let verdict = self.admission().admit_alone(&announced);
+            return self.answer_new(&announced, verdict);
+        };
         if known.ended.is_some() {
             return Ok(Twiml::nothing());
         }
@@ -143,8 +146,13 @@ impl<'a> Webhook<'a> {
             return self.answer_after(leg.epoch, &known).await;
         }
         let call = known.record.unwrap_or(announced);
-        match self.admission().admit(&call, self.now).await {
-            Verdict::Admitted => self.connect(&call, Epoch(0)),
+        let verdict = self.admission().admit(&call, self.now).await;
+        self.answer_new(&call, verdict)
+    }
+
+    fn answer_new(&self, call: &CallRecord, verdict: Verdict) -> Result<Twiml, Refusal> {
+        match verdict {
+            Verdict::Admitted => self.connect(call, Epoch(0)),
             Verdict::Refused(refusal) => Ok(self.refuse(refusal)),
         }
     }
@@ -167,27 +175,31 @@ impl<'a> Webhook<'a> {
         self.answer_after(epoch, &known).await
     }
 
+    /// What comes after a leg. Where no record is known the store has just failed (or lost it) and is not asked again:
+    /// somebody is waiting on the line.
     async fn answer_after(&self, epoch: Epoch, known: &CallState) -> Result<Twiml, Refusal> {
         let call = known.record.clone().unwrap_or_else(|| self.announced());
         match after_leg(epoch, known, self.agent.recovery.attempts) {
             After::Connect(next) => {
-                self.admission().readmit(&call, self.now).await;
+                if known.record.is_some() {
+                    self.admission().readmit(&call, self.now).await;
+                }
                 self.connect(&call, next)
             }
             After::HangUp => {
-                self.release(&call.agent).await;
+                self.release(known).await;
                 Ok(Twiml::hang_up())
             }
             After::Say(text) => {
-                self.release(&call.agent).await;
+                self.release(known).await;
                 Ok(Twiml::say(&Sentence::of(self.agent, text)))
             }
             After::Transfer(target) => {
-                self.release(&call.agent).await;
+                self.release(known).await;
                 Ok(self.transfer(&target, &call, epoch))
             }
             After::GiveUp => {
-                self.release(&call.agent).await;
+                self.release(known).await;
                 tracing::warn!(call_sid = %call.call, epoch = epoch.0, "the call is given up: no attempts left");
                 Ok(self.refuse(CallRefusal::Attempts))
             }
@@ -232,8 +244,9 @@ impl<'a> Webhook<'a> {
         Twiml::say(&sentence_for(refusal, self.agent))
     }
 
-    async fn release(&self, agent: &AgentKey) {
-        let _ = self.counted(self.state.store.release_slot(agent, &self.form.call).await);
+    async fn release(&self, known: &CallState) {
+        let Some(record) = &known.record else { return };
+        let _ = self.counted(self.state.store.release_slot(&record.agent, &record.call).await);
     }
 
     fn admission(&self) -> Admission<'_> {
