@@ -33,6 +33,8 @@ pub(crate) struct Playback {
     items: VecDeque<Playing>,
     pieces: VecDeque<Piece>,
     outstanding: u64,
+    /// The last mark that was given up; 0 when none is.
+    given_up: u64,
     plays_until: Ms,
 }
 
@@ -92,6 +94,7 @@ impl Playback {
             items: VecDeque::new(),
             pieces: VecDeque::new(),
             outstanding: 0,
+            given_up: 0,
             plays_until: Ms::ZERO,
         }
     }
@@ -195,6 +198,9 @@ impl Playback {
         if name.epoch != self.epoch.0 || name.generation != self.generation || name.sequence > self.sequence {
             return Err(STALE);
         }
+        if self.given_up <= name.sequence {
+            self.given_up = 0;
+        }
         let is_news = self.pieces.front().is_some_and(|piece| piece.sequence <= name.sequence);
         while let Some(piece) = self.pieces.pop_front_if(|piece| piece.sequence <= name.sequence) {
             self.book(piece);
@@ -205,6 +211,7 @@ impl Playback {
     /// Takes everything sent as played: its time is long over and no mark came.
     pub(crate) fn assume_played(&mut self) {
         while let Some(piece) = self.pieces.pop_front() {
+            self.given_up = piece.sequence;
             self.book(piece);
         }
     }
@@ -227,9 +234,16 @@ impl Playback {
     pub(crate) fn cut(&mut self) -> Cut {
         self.generation += 1;
         self.pieces.clear();
-        let was_audible = std::mem::take(&mut self.outstanding) > 0;
+        let was_audible = self.may_sound();
+        self.outstanding = 0;
+        self.given_up = 0;
         self.plays_until = Ms::ZERO;
         Cut { items: std::mem::take(&mut self.items), was_audible }
+    }
+
+    /// Whether the phone may hold audio: some is on its way, or was given up and may yet be played by a stalled line.
+    pub(crate) const fn may_sound(&self) -> bool {
+        self.outstanding > 0 || self.given_up > 0
     }
 
     /// Whether nothing is on its way to the caller.

@@ -39,7 +39,7 @@ impl Call {
     fn begin_turn(&mut self) {
         self.patience.renew();
         self.timers.stop(Timer::Reply);
-        if self.is_agent_busy() && self.may_interrupt() {
+        if (self.is_agent_busy() || self.playback.may_sound()) && self.may_interrupt() {
             self.interrupt();
         }
     }

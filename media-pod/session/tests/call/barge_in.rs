@@ -162,6 +162,20 @@ fn lost_marks_do_not_make_the_agent_talk_for_ever() {
 }
 
 #[test]
+fn audio_whose_marks_were_given_up_is_still_cleared() {
+    let mut stage = Stage::open(plan());
+    stage.phone.is_deaf = true;
+    stage.agent_says("r1", "i1", "Hello?", 1000);
+    stage.run(5000);
+    stage.news();
+    stage.model(ModelEvent::SpeechStarted);
+    assert_eq!(stage.deeds(), ["clear", "interrupt"]);
+    stage.model(ModelEvent::SpeechStopped);
+    stage.model(ModelEvent::SpeechStarted);
+    assert_eq!(stage.deeds(), Vec::<String>::new());
+}
+
+#[test]
 fn marks_of_another_leg_are_ignored() {
     let mut stage = Stage::open(plan());
     stage.agent_says("r1", "i1", "Hello.", 1000);
