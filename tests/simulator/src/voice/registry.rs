@@ -303,6 +303,25 @@ mod tests {
     }
 
     #[test]
+    fn the_synthesisers_babble_is_told_apart_as_well_as_speech() {
+        let registry = Registry::default();
+        let texts = ["Yes, please.", "Yes, thank you.", HOURS, "Hello, what are your closing hours?"];
+        let babble = texts.map(|text| {
+            let mulaw = mulaw::encode_all(&crate::voice::synthesiser::speak(text, Speaker::Caller));
+            Clip { text: text.to_owned(), mulaw }
+        });
+        babble.iter().for_each(|clip| registry.add(clip));
+        for clip in &babble {
+            assert_eq!(registry.transcribe(&clip.mulaw), clip.text);
+            let whole = &clip.mulaw;
+            let half = registry.transcribe(&whole[..whole.len() / 2]);
+            assert!(clip.text.starts_with(&half) && half.len() < clip.text.len(), "{half}");
+        }
+        let flipped: Vec<u8> = babble[2].mulaw.iter().map(|byte| byte ^ 0x01).collect();
+        assert_eq!(registry.transcribe(&flipped), UNINTELLIGIBLE);
+    }
+
+    #[test]
     fn altered_audio_is_unintelligible() {
         let registry = registry();
         let whole = say(HOURS).mulaw;
