@@ -6,6 +6,7 @@ mod control;
 mod greeting;
 mod limits;
 mod loss;
+mod over_realtime;
 mod support;
 mod tools;
 mod turns;
