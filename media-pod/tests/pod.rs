@@ -1,5 +1,7 @@
 //! A real pod with the built-in engine, from the carrier's side.
 
+#![allow(clippy::unwrap_used)] // in a test it is an assertion
+
 mod harness;
 
 use harness::{API_TOKEN, GREETING, Heard, Pod, SIMULATED, call_sid, minted_token, token_of};

@@ -1,6 +1,8 @@
 //! What the logs of a call may hold: ids and durations, never numbers, words or secrets. Alone in its binary, because it
 //! owns the process's subscriber.
 
+#![allow(clippy::unwrap_used)] // in a test it is an assertion
+
 mod harness;
 
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! The binary: what it says when it cannot start, and how it leaves.
 
+#![allow(clippy::unwrap_used)] // in a test it is an assertion
+
 use std::process::Stdio;
 use std::time::Duration;
 
