@@ -53,6 +53,8 @@ pub use self::record::Record;
 
 /// Calls kept; the oldest finished ones are forgotten first.
 const KEPT_CALLS: usize = 2000;
+/// Of the newest calls the recordings are kept too: a megabyte a minute each.
+const KEPT_RECORDINGS: usize = 50;
 
 /// The account and its credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +232,11 @@ impl Carrier {
                 calls.remove(oldest);
             }
             calls.push(record.clone());
+            let older = calls.len().saturating_sub(KEPT_RECORDINGS);
+            calls[..older]
+                .iter()
+                .filter(|record| record.status().is_final())
+                .for_each(|record| record.forget_audio());
         }
         tokio::spawn(call::run(self.clone(), record.clone(), entry, caller, requests));
         record

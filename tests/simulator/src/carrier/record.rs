@@ -195,6 +195,7 @@ struct State {
     is_finished: bool,
     heard: Vec<u8>,
     spoken: Vec<u8>,
+    heard_milliseconds: u64,
     heard_voiced: u64,
 }
 
@@ -218,7 +219,9 @@ pub struct View {
     pub end_reason: Option<EndReason>,
     /// The caller's step that could not be done.
     pub failed_step: Option<StepFailure>,
-    /// What happened.
+    /// Milliseconds since it was placed.
+    pub age_milliseconds: u64,
+    /// What happened, in the order it became known: the end of an utterance is known when silence has lasted.
     pub timeline: Vec<TimedEvent>,
     /// What the caller heard.
     pub heard: Heard,
@@ -280,6 +283,7 @@ impl Record {
             is_finished: false,
             heard: Vec::new(),
             spoken: Vec::new(),
+            heard_milliseconds: 0,
             heard_voiced: 0,
         };
         Self {
@@ -347,7 +351,14 @@ impl Record {
             state.heard.extend_from_slice(heard);
             state.spoken.extend_from_slice(spoken);
         }
+        state.heard_milliseconds += (heard.len() / 8) as u64;
         state.heard_voiced = heard_voiced;
+    }
+
+    /// Gives the memory of the recording back; the figures stay.
+    pub(super) fn forget_audio(&self) {
+        let mut state = self.lock();
+        (state.heard, state.spoken) = (Vec::new(), Vec::new());
     }
 
     /// The state, in the carrier's words.
@@ -372,11 +383,9 @@ impl Record {
             finished: state.is_finished,
             end_reason: state.end_reason,
             failed_step: state.failure.clone(),
+            age_milliseconds: self.now(),
             timeline: state.timeline.clone(),
-            heard: Heard {
-                milliseconds: (state.heard.len() / 8) as u64,
-                voiced_milliseconds: state.heard_voiced,
-            },
+            heard: Heard { milliseconds: state.heard_milliseconds, voiced_milliseconds: state.heard_voiced },
             violations: state.violations,
         }
     }

@@ -3,23 +3,33 @@
 use serde_json::Value;
 use simulator::violations::Violation;
 
-/// Prints a call's events and transcript as they come; each once.
+/// The end of an utterance is known this late: silence must last to be one.
+const KNOWN_AFTER_MILLISECONDS: u64 = 1000;
+
+/// Prints a call's events and transcript as they come; each once, events in the order of their time.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
-    events: usize,
+    seen: usize,
+    waiting: Vec<Value>,
     lines: Vec<Value>,
 }
 
 impl Follower {
-    /// The events that came since the last time.
+    /// The events that came since the last time, and are old enough that no older one can come.
     pub(super) fn show_events(&mut self, call: &Value) {
         let timeline = call["timeline"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for event in timeline.iter().skip(self.events) {
-            if let Some(sentence) = describe(event) {
-                println!("{}  · {sentence}", time(&event["atMilliseconds"]));
+        self.waiting.extend(timeline.iter().skip(self.seen).cloned());
+        self.seen = self.seen.max(timeline.len());
+        self.waiting.sort_by_key(at);
+        let is_finished = call["finished"] == true;
+        let now = call["ageMilliseconds"].as_u64().unwrap_or_default();
+        let due =
+            self.waiting.partition_point(|event| is_finished || at(event) + KNOWN_AFTER_MILLISECONDS < now);
+        for event in self.waiting.drain(..due) {
+            if let Some(sentence) = describe(&event) {
+                println!("{:7.2} s  · {sentence}", at(&event) as f64 / 1000.0);
             }
         }
-        self.events = self.events.max(timeline.len());
     }
 
     /// The lines that came or changed since the last time.
@@ -101,6 +111,6 @@ pub(super) fn violations(violations: &[Violation]) {
     }
 }
 
-fn time(milliseconds: &Value) -> String {
-    format!("{:7.2} s", milliseconds.as_u64().unwrap_or_default() as f64 / 1000.0)
+fn at(event: &Value) -> u64 {
+    event["atMilliseconds"].as_u64().unwrap_or_default()
 }

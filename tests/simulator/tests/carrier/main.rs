@@ -5,10 +5,11 @@
 mod product;
 mod rest;
 
-use product::{NUMBER, Script, events, start, start_with};
+use product::{NUMBER, PUBLIC, Script, events, start, start_with};
 use serde_json::{Value, json};
 use simulator::caller::{Patience, Step, Until, Wait};
 use simulator::carrier::record::{EndReason, Event, Status, View};
+use simulator::carrier::signature::StreamUrlForm;
 use simulator::carrier::{Answers, Callee, Carrier};
 use simulator::violations::Rule;
 
@@ -175,12 +176,56 @@ async fn a_step_that_is_not_done_in_time_is_named_and_ends_the_call() {
 }
 
 #[tokio::test]
+async fn a_webhook_that_fails_is_replaced_by_its_fallback() {
+    let table = [
+        ("/never#tt=100", Rule::WebhookTimeout, "11200"),
+        ("/round", Rule::WebhookRedirects, "11215"),
+        ("/missing", Rule::WebhookStatus, "11200"),
+    ];
+    for (path, rule, code) in table {
+        let (carrier, product) = start_with(Script { voice: "<Hangup/>", ..Script::default() }, |settings| {
+            let urls =
+                [("voiceUrl", format!("{PUBLIC}{path}")), ("voiceFallbackUrl", format!("{PUBLIC}/voice"))];
+            let urls = urls.map(|(name, url)| (name.to_owned(), url));
+            settings.numbers[0].set_fields(&urls.into()).unwrap();
+        })
+        .await;
+        let view = call(&carrier, expect_hang_up()).await;
+        assert_eq!(carrier.violations().rules(), vec![rule]);
+        assert_eq!(view.end_reason, Some(EndReason::HangupVerb));
+        assert_eq!(product.paths(), vec!["/voice", "/status"]);
+        assert_eq!(product.parameter("/voice", "ErrorCode").as_deref(), Some(code));
+        assert_eq!(product.parameter("/voice", "ErrorUrl"), Some(format!("{PUBLIC}{path}")));
+    }
+}
+
+#[tokio::test]
+async fn both_variants_of_what_is_not_published_can_be_chosen() {
+    let (carrier, product) =
+        start_with(Script::default(), |settings| settings.action_after_hang_up = true).await;
+    let view = call(&carrier, vec![Step::Pause(100), Step::HangUp]).await;
+    assert_eq!(view.end_reason, Some(EndReason::CallerHungUp));
+    assert_eq!(product.paths(), vec!["/voice", "/action", "/status"]);
+    assert_eq!(product.parameter("/action", "CallStatus").as_deref(), Some("completed"));
+    assert_eq!(carrier.violations().list(), vec![]);
+
+    // The naive product knows one form of the upgrade's URL only.
+    let form = StreamUrlForm::TrailingSlash;
+    let (carrier, _) = start_with(Script::default(), |settings| settings.stream_url_form = form).await;
+    call(&carrier, expect_hang_up()).await;
+    assert_eq!(carrier.violations().rules(), vec![Rule::StreamHandshake]);
+}
+
+#[tokio::test]
 async fn each_broken_rule_is_recorded() {
     let ordinary = Script { closes_after_caller: true, ..Script::default() };
     let messages = |texts: &[&str]| Script {
         first_messages: texts.iter().map(|text| (*text).to_owned()).collect(),
         ..ordinary.clone()
     };
+    let silence = "/".repeat(11 * 60 * 8000 / 3 * 4);
+    let eleven_minutes =
+        format!(r#"{{"event":"media","streamSid":"{{sid}}","media":{{"payload":"{silence}"}}}}"#);
     let table = [
         (Script { status: 500, ..ordinary.clone() }, Rule::WebhookStatus),
         (Script { content_type: "application/json", ..ordinary.clone() }, Rule::WebhookContentType),
@@ -212,6 +257,14 @@ async fn each_broken_rule_is_recorded() {
         ),
         (Script { sends_binary: true, ..ordinary.clone() }, Rule::StreamBinaryFrame),
         (Script { status_reply: "thanks", ..ordinary.clone() }, Rule::CallbackReply),
+        (
+            messages(&[r#"{"event":"media","streamSid":"{sid}","media":{"payload":"UklGRgAA"}}"#]),
+            Rule::StreamPayloadHeader,
+        ),
+        (
+            messages(&[eleven_minutes.as_str(), r#"{"event":"clear","streamSid":"{sid}"}"#]),
+            Rule::StreamBufferOverflow,
+        ),
         (messages(&["{}"]), Rule::StreamInvalidMessage),
         (messages(&[r#"{"event":"clear","streamSid":"MZother"}"#]), Rule::StreamWrongSid),
         (
@@ -219,9 +272,10 @@ async fn each_broken_rule_is_recorded() {
             Rule::StreamPayloadBase64,
         ),
     ];
-    for (script, rule) in table {
+    let calls = table.into_iter().map(async |(script, rule)| {
         let (carrier, _) = start(script).await;
         call(&carrier, vec![Step::Say("Hi.".into()), Step::ExpectHangUp(Patience { seconds: 10 })]).await;
         assert_eq!(carrier.violations().rules(), vec![rule], "{:?}", carrier.violations().list());
-    }
+    });
+    futures_util::future::join_all(calls).await;
 }

@@ -87,6 +87,8 @@ pub(crate) async fn start_with(script: Script, change: impl FnOnce(&mut Settings
     let router = Router::new()
         .route("/voice", post(voice))
         .route("/action", post(action))
+        .route("/never", post(async || std::future::pending::<()>().await))
+        .route("/round", post(async || axum::response::Redirect::temporary("/round")))
         .route("/status", post(status))
         .route("/stream", get(stream))
         .with_state(product.clone());

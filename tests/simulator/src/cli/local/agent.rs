@@ -66,6 +66,8 @@ impl LocalAgent {
         let api_token = "local-api-token".to_owned();
         keep(&file["apiToken"], &api_token)?;
         file["store"] = json!({"type": "Memory"});
+        // Other agents that share a number are not on this machine.
+        file["numbers"] = json!([]);
         let text = |field: &str| {
             let value = file[field].as_str().map(str::to_owned);
             value.with_context(|| format!("the agent file has no `{field}`"))
