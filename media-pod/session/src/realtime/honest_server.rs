@@ -192,16 +192,18 @@ impl World {
         }
     }
 
-    /// Everybody finishes what they are doing.
+    /// Everybody finishes what they are doing, in an order that lets frames cross once more.
     fn come_to_rest(&mut self) {
-        for _ in 0..1_000 {
+        for _ in 0..400 {
             self.happen(Happening::CallerStops);
+            self.happen(Happening::ToolAnswers);
+            while !self.to_server.is_empty() {
+                self.happen(Happening::ServerReads);
+            }
             while !self.to_machine.is_empty() {
                 self.happen(Happening::MachineReads);
             }
             self.happen(Happening::ResponseEnds);
-            self.happen(Happening::ToolAnswers);
-            self.happen(Happening::ServerReads);
             self.happen(Happening::TimePasses);
         }
         assert!(self.to_server.is_empty() && self.to_machine.is_empty(), "it never comes to rest");
@@ -212,12 +214,12 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         6 => Just(Happening::ServerReads),
         8 => Just(Happening::MachineReads),
-        2 => Just(Happening::ToolIsCalled),
+        3 => Just(Happening::ToolIsCalled),
         2 => Just(Happening::Audio),
         2 => Just(Happening::ResponseEnds),
         2 => Just(Happening::CallerBegins),
         2 => Just(Happening::CallerStops),
-        3 => Just(Happening::ToolAnswers),
+        2 => Just(Happening::ToolAnswers),
         1 => Just(Happening::CallWantsWords),
         2 => Just(Happening::TimePasses),
     ]
@@ -226,7 +228,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 proptest! {
     #[test]
     fn at_rest_every_tool_output_has_been_seen_by_a_response(
-        happenings in proptest::collection::vec(happening(), 0..150),
+        happenings in proptest::collection::vec(happening(), 0..100),
         echoes_tags in any::<bool>(),
         acknowledges_items in any::<bool>(),
     ) {

@@ -41,6 +41,8 @@ pub(super) struct Responses {
     pub(super) request: Option<Request>,
     pub(super) queue: VecDeque<Speech>,
     requests: u64,
+    /// The last request believed to be answered by a response that is over by now: its refusal may still be coming.
+    settled: Option<Request>,
     echo: Echo,
     refusals: u32,
     not_before: Ms,
@@ -164,7 +166,8 @@ impl Responses {
 
     /// A response is over.
     pub(super) fn end_response(&mut self, now: Ms, reply: &str) -> Option<Active> {
-        let ended = self.active.take_if(|active| active.reply.as_str() == reply)?;
+        let mut ended = self.active.take_if(|active| active.reply.as_str() == reply)?;
+        self.settled = ended.claimed.take().or_else(|| self.settled.take());
         if let Some(request) = &mut self.request {
             request.sent = now; // it waited for this one
         }
@@ -175,7 +178,8 @@ impl Responses {
     fn take_request(&mut self, event_id: Option<&str>) -> Option<Request> {
         let is_meant = |request: &mut Request| event_id.is_none_or(|id| id == request.tag);
         let in_flight = self.request.take_if(is_meant);
-        in_flight.or_else(|| self.active.as_mut()?.claimed.take_if(is_meant))
+        let claimed = in_flight.or_else(|| self.active.as_mut()?.claimed.take_if(is_meant));
+        claimed.or_else(|| self.settled.take_if(|request| event_id == Some(request.tag.as_str())))
     }
 
     /// The server refused a request for now. With a response active its end is waited for, otherwise some time.

@@ -276,3 +276,20 @@ fn a_response_that_is_replaced_without_an_end_has_failed() {
     );
     assert_eq!(bench.refused(created("resp_2", None)), RealtimeError::Stale { what: "response.created" });
 }
+
+#[test]
+fn a_refusal_may_come_after_the_response_it_was_taken_for_is_over() {
+    let mut bench = Bench::live(config());
+    bench.speak(Speech::Reply);
+    bench.server(created("resp_1", None));
+    bench.server(done("resp_1", "completed"));
+    bench.server(created("resp_2", None));
+    assert_eq!(
+        bench.server(error("conversation_already_has_active_response", Some("response_1"))),
+        [refusal(RefusalClass::Benign)]
+    );
+    assert_eq!(
+        bench.server(done("resp_2", "completed")),
+        [ended("resp_2", ReplyOutcome::Completed), asked("response_2")]
+    );
+}
