@@ -369,4 +369,18 @@ mod tests {
             )
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_words_can_leave_their_place(text in "\\PC{0,60}|.{0,60}", value in ".{0,60}") {
+            let stream = Stream::new("wss://h/s").with_parameter("p", value);
+            let xml = Response::new().connect(Connect { action: None, stream }).say(Say::new(text)).to_xml();
+            let tags: Vec<_> = xml[HEADER.len()..].split('<').skip(1).map(|tag| &tag[..3]).collect();
+            proptest::prop_assert_eq!(tags, ["Res", "Con", "Str", "Par", "/St", "/Co", "Say", "/Sa", "/Re"]);
+            let quotes = xml[HEADER.len()..].split('>').map(|part| part.split('<').nth(1).unwrap_or_default());
+            let quotes: usize = quotes.map(|tag| tag.matches('"').count()).sum();
+            proptest::prop_assert_eq!(quotes, 6);
+            proptest::prop_assert!(xml.chars().all(is_xml_character));
+        }
+    }
 }

@@ -343,6 +343,25 @@ async fn a_journal_comes_back_in_order_whatever_was_written_twice_or_late() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_at_once_exactly_as_many_get_a_slot_or_a_leg_as_there_are() {
+    on_each_store(async |store| {
+        let limits = SlotLimits { concurrent_calls: Some(7), ..SlotLimits::default() };
+        let reservations = (1..=40).map(|number| reserve(store, number, NOW, &limits));
+        let granted = futures_util::future::join_all(reservations).await;
+        assert_eq!(granted.iter().filter(|reservation| **reservation == Reservation::Granted).count(), 7);
+        assert_eq!(store.count_slots(&agent("sales"), NOW).await.unwrap(), Slots { reserved: 7, active: 0 });
+
+        let owners: Vec<String> = (0..20).map(|number| format!("pod-{number}")).collect();
+        let sid = call(1);
+        let attempts = owners.iter().map(|owner| store.attach(&sid, Epoch(3), owner));
+        let attached = futures_util::future::join_all(attempts).await;
+        assert_eq!(attached.iter().filter(|attached| **attached == Ok(Attachment::Attached)).count(), 1);
+        assert_eq!(attached.iter().filter(|attached| **attached == Ok(Attachment::Used)).count(), 19);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn memory_forgets_calls_after_their_retention() {
     let store = MemoryStore::default();
@@ -394,6 +413,28 @@ async fn redis_keys_carry_their_call_s_hash_tag_expire_and_name_no_number() {
         "sb1:{CA00000000000000000000000000000001}:journal",
     ];
     assert_eq!(rest, expected);
+}
+
+#[tokio::test]
+async fn what_a_newer_build_wrote_into_redis_is_kept_and_does_not_disturb() {
+    let server = RedisServer::start();
+    let store = RedisStore::new(&server.url()).unwrap();
+    store.create_call(&record(1)).await.unwrap();
+    let client = ::redis::Client::open(server.url().expose()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let newer = r#"{"epoch":0,"sequence":1,"at":5,"fact":"sang","song":"la","pitch":440}"#;
+    let (hash, journal) = (format!("sb1:{{{}}}:call", call(1)), format!("sb1:{{{}}}:journal", call(1)));
+    for (key, field, value) in [(&hash, "mood", "good"), (&journal, "0:1", newer)] {
+        let () =
+            ::redis::cmd("HSET").arg(key).arg(field).arg(value).query_async(&mut connection).await.unwrap();
+    }
+    assert_eq!(store.load_call(&call(1)).await.unwrap().unwrap().record, Some(record(1)));
+    let read = store.load_journal(&call(1)).await.unwrap();
+    assert_eq!(read, Journal(vec![Entry { at: Ms(5), ..entry(0, 1, Fact::Unknown) }]));
+    store.append_journal(&call(1), &read.0).await.unwrap();
+    let kept: String =
+        ::redis::cmd("HGET").arg(&journal).arg("0:1").query_async(&mut connection).await.unwrap();
+    assert_eq!(kept, newer);
 }
 
 #[tokio::test]

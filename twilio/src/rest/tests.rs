@@ -387,3 +387,54 @@ fn a_country_that_would_leave_its_path_segment_is_refused() {
         assert_eq!(text.parse::<CountryCode>(), Err(InvalidCountryCode), "{text}");
     }
 }
+
+/// A server with a certificate of its own authority, which answers every request with an account.
+async fn https_twilio() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(parameters, key).unwrap();
+    let server_key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&server_key, &authority)
+        .unwrap();
+    let private = rustls_pki_types::PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            // A peer that does not trust us gives up here.
+            let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+            let body = format!(r#"{{"sid":"{ACCOUNT}","status":"active"}}"#);
+            let mut request = [0; 2048];
+            let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut request).await;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, answer.as_bytes()).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut socket).await;
+        }
+    });
+    (base, authority.pem())
+}
+
+#[tokio::test]
+async fn an_extra_ca_is_trusted_and_without_it_the_server_is_not() {
+    let (base, authority) = https_twilio().await;
+    let fetch = async |extra: Option<&[u8]>| {
+        let credentials = Credentials::AuthToken(Secret::new("token"));
+        let transport = Transport::new(extra).unwrap();
+        Client::new(transport, &base, ACCOUNT.parse().unwrap(), credentials).fetch_account().await
+    };
+    assert_eq!(fetch(Some(authority.as_bytes())).await.unwrap().status, AccountStatus::Active);
+    let error = fetch(None).await.unwrap_err();
+    assert!(matches!(error, Error::Transport { failure: TransportFailure::Connect, .. }), "{error:?}");
+}

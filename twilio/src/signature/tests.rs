@@ -182,3 +182,30 @@ fn a_form_is_decoded_with_plus_percent_and_repeated_names() {
         ])
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn what_was_signed_verifies_in_any_order_and_nothing_else_does(
+        mut form in proptest::collection::vec((".{0,12}", ".{0,12}"), 0..8),
+        query in "[a-z=&%]{0,8}",
+        extra in "[a-z]{1,8}",
+    ) {
+        let url = format!("https://example.com/voice?{query}");
+        let signature = sign(&Secret::new(TOKEN), &url, &form);
+        form.reverse();
+        proptest::prop_assert_eq!(validator().verify(&url, &form, &signature), Ok(()));
+        form.push((extra.clone(), extra));
+        let is_new = form[..form.len() - 1].iter().all(|pair| *pair != form[form.len() - 1]);
+        if is_new {
+            proptest::prop_assert!(validator().verify(&url, &form, &signature).is_err());
+        }
+    }
+
+    #[test]
+    fn no_url_or_signature_makes_it_panic(url in "\\PC{0,40}", signature in "\\PC{0,40}", body in ".{0,60}") {
+        let form = parse_form(body.as_bytes());
+        proptest::prop_assert!(validator().verify(&url, &form, &signature).is_err());
+        proptest::prop_assert!(validator().verify_upgrade(&url, &signature).is_err());
+        proptest::prop_assert!(validator().verify_body(&url, body.as_bytes(), &signature).is_err());
+    }
+}
