@@ -215,3 +215,7 @@ fn run_tool(request: ToolRequest) -> Input {
 fn seconds(span: Ms) -> f64 {
     span.0 as f64 / 1000.0
 }
+
+#[cfg(test)]
+#[path = "bridge_tests.rs"]
+mod tests;
