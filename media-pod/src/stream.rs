@@ -34,7 +34,7 @@ use crate::calls::{Admitted, NotAdmitted};
 use crate::duplex::{Duplex, Incoming};
 use crate::leases::LEASE;
 use crate::listener::Upgrade;
-use crate::metrics::{LegLabel, PhoneFault, StreamRefusal};
+use crate::metrics::{LegLabel, Metrics, PhoneFault, StreamRefusal};
 use crate::phone::{BOUNDS, Phone};
 use crate::pod::Pod;
 use crate::scribe::{LegId, Scribe};
@@ -247,11 +247,9 @@ async fn carry(pod: Arc<Pod>, socket: Duplex, start: Start, accepted: Accepted) 
         let leg = prepare(&pod, socket, start, &agent, &claims, admitted).await;
         leg.run().await
     };
-    let ending = match AssertUnwindSafe(run).catch_unwind().await {
-        Ok(ending) => ending,
-        Err(_) => {
-            pod.metrics.call_panics.inc();
-            tracing::error!("a bug ended the leg; another one goes on");
+    let ending = match isolated(run, &pod.metrics).await {
+        Some(ending) => ending,
+        None => {
             let ending = Ending { reason: EndReason::Internal, next: Next::Reconnect };
             pod.stored(pod.store.record_ending(&leg.call, leg.epoch, &ending).await);
             ending
@@ -259,6 +257,16 @@ async fn carry(pod: Arc<Pod>, socket: Duplex, start: Start, accepted: Accepted) 
     };
     pod.metrics.calls_ended.inc(ending.reason);
     tracing::info!(reason = ?ending.reason, "the leg is over");
+}
+
+/// Runs a leg so that a bug in it ends it and nothing else; `None` after a panic. What the leg held is dropped with it.
+async fn isolated(run: impl Future<Output = Ending>, metrics: &Metrics) -> Option<Ending> {
+    let ending = AssertUnwindSafe(run).catch_unwind().await.ok();
+    if ending.is_none() {
+        metrics.call_panics.inc();
+        tracing::error!("a bug ended the leg; another one goes on");
+    }
+    ending
 }
 
 /// Gathers what the leg needs: what is known of the call, the plan, the machine.
@@ -337,5 +345,30 @@ impl Pod {
                 tracing::warn!(%error, "the store failed a stream");
             })
             .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::Calls;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_leg_is_counted_and_frees_the_place() {
+        let metrics = Arc::new(Metrics::register().unwrap());
+        let calls = Calls::new(metrics.clone());
+        let call = "CA00000000000000000000000000000001".parse().unwrap();
+        let admitted = calls.admit(&call, Epoch(0), 1).unwrap();
+        let run = async move {
+            let _admitted = admitted;
+            tokio::task::yield_now().await;
+            panic!("a bug");
+        };
+        assert_eq!(isolated(run, &metrics).await, None);
+        assert_eq!((metrics.call_panics.get(), calls.count()), (1, 0));
+
+        let ending = Ending { reason: EndReason::CallerHungUp, next: Next::HangUp };
+        assert_eq!(isolated(std::future::ready(ending.clone()), &metrics).await, Some(ending));
+        assert_eq!(metrics.call_panics.get(), 1);
     }
 }

@@ -23,6 +23,15 @@ pub fn install(filter: &str) {
     if registry.try_init().is_err() {
         tracing::debug!("a subscriber is installed already");
     }
+    log_panics();
+}
+
+/// A panic becomes a log line in the span of its call. Only the place is told: the message may quote what it choked on.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map_or_else(String::new, ToString::to_string);
+        tracing::error!(location, "a bug of ours: panic");
+    }));
 }
 
 /// The span of one leg of a call; everything that happens in it is logged inside.

@@ -188,9 +188,7 @@ async fn a_lost_phone_is_connected_again_and_not_greeted_twice() {
 #[tokio::test]
 async fn a_socket_without_start_is_closed_and_counted() {
     let pod = Pod::start(SIMULATED).await;
-    let url = format!("wss://voice.example.com{}", harness::STREAM_PATH);
-    let signature = twilio::signature::sign(&twilio::Secret::new(harness::AUTH_TOKEN), &url, &[]);
-    let silent = pod.upgrade(&signature).await.unwrap();
+    let silent = pod.silent_stream(&call_sid(1)).await;
     pod.until_metric(&refused("start_timeout"), 1).await;
     drop(silent);
     assert_eq!(pod.metric(ACTIVE).await, 0);
@@ -207,4 +205,49 @@ async fn the_admin_door_answers_probes_and_load() {
         "draining": false});
     assert_eq!(load, expected);
     assert_eq!(pod.metric("switchboard_call_capacity").await, 7);
+}
+
+#[tokio::test]
+async fn what_is_no_start_closes_the_socket_before_anything_is_attached() {
+    let pod = Pod::start(SIMULATED).await;
+    let cases = [
+        (
+            r#"{"event":"media","media":{"track":"inbound","timestamp":"1","payload":"/////w=="}}"#
+                .to_owned(),
+            "malformed",
+        ),
+        ("not json".to_owned(), "malformed"),
+        (format!(r#"{{"event":"future","x":"{}"}}"#, "x".repeat(20_000)), "start_too_large"),
+        (format!(r#"{{"event":"future","x":"{}"}}"#, "x".repeat(100_000)), "start_too_large"),
+    ];
+    for (message, _) in &cases {
+        let mut phone = pod.silent_stream(&call_sid(1)).await;
+        phone.send_text(message).await;
+        assert!(matches!(phone.hear().await, Heard::Closed(_)));
+    }
+    let mut chatty = pod.silent_stream(&call_sid(1)).await;
+    for _ in 0..8 {
+        chatty.send_text(r#"{"event":"connected"}"#).await;
+    }
+    assert_eq!(chatty.hear().await, Heard::Closed(Some(1008)));
+    pod.until_metric(&refused("malformed"), 2).await;
+    pod.until_metric(&refused("start_too_large"), 3).await;
+    assert_eq!(pod.metric("switchboard_legs_started_total{leg=\"fresh\"}").await, 0);
+}
+
+#[tokio::test]
+async fn sockets_that_wait_for_their_start_are_bounded() {
+    let pod = Pod::start(SIMULATED).await;
+    let mut waiting = Vec::new();
+    for _ in 0..256 {
+        waiting.push(pod.silent_stream(&call_sid(1)).await);
+    }
+    let url = format!("wss://voice.example.com{}", harness::STREAM_PATH);
+    let signature = twilio::signature::sign(&twilio::Secret::new(harness::AUTH_TOKEN), &url, &[]);
+    assert_eq!(pod.upgrade(&signature).await.err(), Some(503));
+    assert_eq!(pod.metric(&refused("too_many_sockets")).await, 1);
+    drop(waiting);
+    pod.until_metric(&refused("lost"), 256).await;
+    let mut phone = pod.dial(&call_sid(1)).await;
+    phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
 }

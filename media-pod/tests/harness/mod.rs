@@ -45,6 +45,11 @@ pub struct Pod {
 impl Pod {
     /// A pod of an agent with these further lines of YAML.
     pub async fn start(lines: &str) -> Self {
+        Self::start_with(lines, |_| {}).await
+    }
+
+    /// The same, with another configuration of the process.
+    pub async fn start_with(lines: &str, change: impl FnOnce(&mut Config)) -> Self {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("switchboard-pod-{}-{number}", std::process::id());
@@ -64,7 +69,7 @@ impl Pod {
              apiToken: {{name: api, key: token}}\n{lines}"
         );
         write("agent.yaml", &agent);
-        let config = Config {
+        let mut config = Config {
             agent_file: directory.join("agent.yaml"),
             keyring_file: directory.join("keyring.json"),
             secrets_dir: directory.join("secrets"),
@@ -77,6 +82,7 @@ impl Pod {
             extra_ca_file: None,
             log: "info".to_owned(),
         };
+        change(&mut config);
         let running = Running::start(config).await.unwrap();
         Self { doors: running.doors(), running: Some(running), directory }
     }
@@ -163,15 +169,17 @@ impl Pod {
         }
     }
 
+    /// Opens a signed stream and says nothing.
+    pub async fn silent_stream(&self, call: &str) -> Phone {
+        let url = format!("wss://voice.example.com{STREAM_PATH}");
+        let signature = twilio::signature::sign(&Secret::new(AUTH_TOKEN), &url, &[]);
+        let socket = self.upgrade(&signature).await.unwrap();
+        Phone { socket, stream: call.replacen("CA", "MZ", 1), sent_ms: 0 }
+    }
+
     /// Opens a signed stream and sends `connected` and `start` with this token.
     pub async fn stream(&self, call: &str, token: &str) -> Phone {
-        let signature = twilio::signature::sign(
-            &Secret::new(AUTH_TOKEN),
-            &format!("wss://voice.example.com{STREAM_PATH}"),
-            &[],
-        );
-        let socket = self.upgrade(&signature).await.unwrap();
-        let mut phone = Phone { socket, stream: call.replacen("CA", "MZ", 1), sent_ms: 0 };
+        let mut phone = self.silent_stream(call).await;
         phone.send(json!({"event": "connected", "protocol": "Call", "version": "1.0.0"})).await;
         let start = json!({"accountSid": ACCOUNT, "streamSid": phone.stream, "callSid": call,
             "tracks": ["inbound"], "customParameters": {"token": token},
@@ -263,7 +271,7 @@ impl Phone {
     }
 
     /// Audio of the caller, in frames of 20 ms.
-    async fn say(&mut self, mulaw: &[u8]) {
+    pub async fn say(&mut self, mulaw: &[u8]) {
         for frame in mulaw.chunks(160) {
             let payload = call_session::audio::Payload::from_mulaw(frame);
             let media = json!({"track": "inbound", "chunk": "1", "timestamp": self.sent_ms.to_string(),
