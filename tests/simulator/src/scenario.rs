@@ -1,6 +1,6 @@
 //! A scenario: the account, its numbers, people, what the model says and who calls, as one YAML (or JSON) document.
 //!
-//! `scenarios/demo.yaml` is the example; it is carried in the binary ([`Scenario::demo`]).
+//! `scenarios/demo.yaml` is the example; it is carried in the binary ([`Scenario::demo`]), and so is `visitor.yaml`.
 
 use std::collections::BTreeMap;
 
@@ -111,6 +111,17 @@ impl Scenario {
         Self::from_yaml(include_str!("../scenarios/demo.yaml"))
     }
 
+    /// The one for an agent nothing is known of, who has a greeting or not.
+    pub fn visitor(is_greeted: bool) -> Result<Self, InvalidScenario> {
+        let mut scenario = Self::from_yaml(include_str!("../scenarios/visitor.yaml"))?;
+        if !is_greeted {
+            for caller in &mut scenario.callers {
+                caller.steps.remove(0); // it waits for the greeting
+            }
+        }
+        Ok(scenario)
+    }
+
     /// The carrier's side of it.
     pub fn carrier(&self, edges: Vec<Edge>) -> Result<Settings, InvalidScenario> {
         let mut settings = Settings::new(self.account.clone());
@@ -145,6 +156,13 @@ mod tests {
         assert_eq!(settings.numbers.len(), 2);
         assert_eq!(scenario.callers.len(), 1);
         assert_eq!(settings.account, Account::demo());
+    }
+
+    #[test]
+    fn a_visitor_waits_for_a_greeting_only_where_there_is_one() {
+        let steps = |is_greeted| Scenario::visitor(is_greeted).unwrap().callers[0].steps.clone();
+        assert_eq!(steps(true)[1..], steps(false));
+        assert!(matches!(steps(false)[0], Step::Say(_)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) struct Local {
     /// replaced by simulated ones.
     #[arg(long)]
     agent: Option<PathBuf>,
-    /// Scenario file; the demo's when absent.
+    /// Scenario file; when absent the demo's, or for an agent of your own a visitor who asks, listens and hangs up.
     #[arg(long)]
     scenario: Option<PathBuf>,
     /// The media pod's binary; beside this one when absent.
@@ -48,18 +48,19 @@ pub(crate) struct Local {
 }
 
 pub(crate) async fn run(local: Local) -> anyhow::Result<Outcome> {
-    let mut scenario = serve::read_scenario(local.scenario.as_deref())?;
-    let twilio = serve::bind(LOOPBACK).await?;
-    let model = serve::bind(LOOPBACK).await?;
     let own = match &local.agent {
-        Some(path) => {
-            Some(std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?)
-        }
+        Some(path) => Some(agent::read(path)?),
         None => None,
     };
+    let mut scenario = match &own {
+        Some(file) if local.scenario.is_none() => Scenario::visitor(file["persona"]["greeting"].is_object())?,
+        _ => serve::read_scenario(local.scenario.as_deref())?,
+    };
+    let twilio = serve::bind(LOOPBACK).await?;
+    let model = serve::bind(LOOPBACK).await?;
     let carrier_url = format!("http://{}", twilio.local_addr()?);
     let model_url = format!("ws://{}/v1/realtime", model.local_addr()?);
-    let agent = LocalAgent::new(own.as_deref(), &scenario, &carrier_url, &model_url)?;
+    let agent = LocalAgent::new(own, &scenario, &carrier_url, &model_url)?;
     let media = match &local.media {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("switchboard-media"),

@@ -106,7 +106,8 @@ async fn what_the_real_api_refuses_is_refused_with_its_code_and_recorded() {
     let number = format!("/IncomingPhoneNumbers/{PN}.json");
     let twiml = ("Twiml", "<Response/>");
     let (to, from) = (("To", "+15558675310"), ("From", NUMBER));
-    let table: Vec<(&str, Vec<(&str, &str)>, u16, u32, Rule)> = vec![
+    type Refusal<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16, u32, Rule);
+    let table: Vec<Refusal<'_>> = vec![
         (&number, vec![("VoiceUrl", "nowhere")], 400, 21402, Rule::RestValue),
         (&number, vec![("VoiceMethod", "PATCH")], 400, 21403, Rule::RestValue),
         ("/Calls.json", vec![from, twiml], 400, 21201, Rule::RestValue),

@@ -4,8 +4,9 @@
 //! through untouched.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use simulator::scenario::Scenario;
 
@@ -27,15 +28,12 @@ pub(super) struct LocalAgent {
 
 impl LocalAgent {
     pub(super) fn new(
-        own: Option<&str>,
+        own: Option<Value>,
         scenario: &Scenario,
         carrier_url: &str,
         model_url: &str,
     ) -> anyhow::Result<Self> {
-        let mut file = match own {
-            Some(text) => serde_saphyr::from_str(text).context("the agent file is not YAML or JSON")?,
-            None => demo(),
-        };
+        let mut file = own.unwrap_or_else(demo);
         let mut secrets = BTreeMap::new();
         let mut keep = |reference: &Value, content: &str| -> anyhow::Result<()> {
             let part = |name: &str| reference[name].as_str().filter(|part| is_file_name(part));
@@ -78,6 +76,15 @@ impl LocalAgent {
         let keyring = json!({"signing": "local", "keys": {"local": key}});
         Ok(Self { namespace, name, public_url, file, keyring, secrets, api_token })
     }
+}
+
+/// The user's own agent file, JSON or YAML.
+pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file: Value =
+        serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    ensure!(file["carrier"]["twilio"].is_object(), "{} is not an agent file: no carrier", path.display());
+    Ok(file)
 }
 
 /// Secrets become files below a directory, and never leave it.
@@ -130,7 +137,9 @@ store: {type: Redis, redis: {url: {name: r, key: u}}}
 futureField: 7
 "#;
         let scenario = Scenario::demo().unwrap();
-        let agent = LocalAgent::new(Some(own), &scenario, "http://c", "ws://m").unwrap();
+        let agent =
+            LocalAgent::new(Some(serde_saphyr::from_str(own).unwrap()), &scenario, "http://c", "ws://m")
+                .unwrap();
         assert_eq!((agent.namespace.as_str(), agent.name.as_str()), ("shop", "orders"));
         assert_eq!(agent.file["persona"]["instructions"], "Sell.");
         assert_eq!(agent.file["futureField"], 7);
