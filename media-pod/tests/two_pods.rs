@@ -1,0 +1,124 @@
+//! Two pods of one agent on one Redis: what one knows, the other can go on with.
+
+#![allow(clippy::unwrap_used)] // in a test it is an assertion
+
+mod harness;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use harness::{API_TOKEN, GREETING, Heard, Pod, SIMULATED, call_sid, token_of};
+use serde_json::json;
+
+/// A Redis server on a unix socket, gone with the value.
+struct Redis {
+    directory: PathBuf,
+    process: Child,
+}
+
+impl Redis {
+    fn start(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("switchboard-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(Self::socket(&directory))
+            .arg("--dir")
+            .arg(&directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this test needs `redis-server` on the PATH (Debian: apt-get install redis-server)");
+        let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
+        assert!(said.any(|line| line.is_ok_and(|line| line.contains("eady to accept connections"))));
+        std::thread::spawn(move || said.for_each(drop)); // so that it never waits for a full pipe
+        Self { directory, process }
+    }
+
+    fn socket(directory: &Path) -> PathBuf {
+        directory.join("redis.sock")
+    }
+
+    /// A pod of this name that keeps its state here.
+    async fn pod(&self, name: &str) -> Pod {
+        let store = "store: {type: Redis, redis: {url: {name: redis, key: url}}}\n";
+        let url = format!("unix://{}", Self::socket(&self.directory).display());
+        Pod::start_with(&format!("{SIMULATED}{store}"), |config| {
+            config.pod_name = name.to_owned();
+            std::fs::create_dir_all(config.secrets_dir.join("redis")).unwrap();
+            std::fs::write(config.secrets_dir.join("redis/url"), url).unwrap();
+        })
+        .await
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+const ACTION: &str = "/moving/sales/twilio/action/0";
+
+#[tokio::test]
+async fn a_call_handed_over_goes_on_at_the_other_pod_with_its_context() {
+    let redis = Redis::start("hand-over");
+    let (mut leaving, other) = (redis.pod("sales-media-0").await, redis.pod("sales-media-1").await);
+    let call = call_sid(1);
+    let mut phone = leaving.dial(&call).await;
+    phone.listen_until_quiet().await;
+    let left = tokio::spawn(leaving.leave());
+    phone.until(|heard| *heard == Heard::Closed(Some(1000))).await;
+    drop(phone);
+
+    let (status, twiml) = other.webhook(ACTION, &call, "in-progress").await;
+    assert_eq!(status, 200);
+    let mut phone = other.stream(&call, &token_of(&twiml)).await;
+    phone.speak(400).await;
+    phone.pause(600).await;
+    assert!(phone.listen_until_quiet().await > 300, "the caller is answered");
+    let (_, shown) = other.api("GET", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
+    let texts: Vec<_> = shown["transcript"].as_array().unwrap().iter().map(|line| &line["text"]).collect();
+    assert_eq!(texts, [&json!(GREETING), &json!("One moment please.")], "greeted once");
+    assert_eq!(shown["status"], "inProgress");
+    left.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hang_up_asked_for_at_another_pod_arrives() {
+    let redis = Redis::start("hang-up");
+    let (here, there) = (redis.pod("sales-media-0").await, redis.pod("sales-media-1").await);
+    let call = call_sid(1);
+    let mut phone = here.dial(&call).await;
+    phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    let (status, _) = there.api("DELETE", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
+    assert_eq!(status, 204);
+    phone.until(|heard| *heard == Heard::Closed(Some(1000))).await;
+    drop(phone);
+    here.until_metric("switchboard_calls_ended_total{reason=\"operator_hung_up\"}", 1).await;
+    let (_, twiml) = there.webhook(ACTION, &call, "in-progress").await;
+    assert!(twiml.contains("<Hangup"), "{twiml}");
+}
+
+#[tokio::test]
+async fn a_running_call_survives_the_loss_of_redis() {
+    let mut redis = Redis::start("outage");
+    let pod = redis.pod("sales-media-0").await;
+    let mut phone = pod.dial(&call_sid(1)).await;
+    phone.listen_until_quiet().await;
+    redis.process.kill().unwrap();
+    redis.process.wait().unwrap();
+
+    phone.speak(400).await;
+    phone.pause(600).await;
+    assert!(phone.listen_until_quiet().await > 300, "the caller is answered");
+    let mut new = pod.dial(&call_sid(2)).await;
+    new.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    assert!(pod.metric("switchboard_store_failures_total").await > 0);
+    phone.stop().await;
+    phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
+    drop(phone);
+    pod.until_metric("switchboard_calls_ended_total{reason=\"caller_hung_up\"}", 1).await;
+}
