@@ -182,6 +182,9 @@ pub struct PhoneNumberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub voice_url: Option<String>,
+    /// The generation of the spec that the carrier last had: what differs from it was changed by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced_generation: Option<i64>,
     /// The webhooks as they were before, for deletionPolicy `Restore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<NumberWebhooks>,

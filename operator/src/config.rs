@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Runs the controllers of VoiceGateway, VoiceAgent and PhoneNumber.
-    Operator(OperatorConfig),
+    Operator(Box<OperatorConfig>),
     /// Prints the agent file that the operator would give a VoiceAgent's pods, to run one on a laptop.
     Render(RenderConfig),
 }

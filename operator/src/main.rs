@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Operator(config) => run(config),
+        Command::Operator(config) => run(*config),
         Command::Render(config) => render(&config),
     };
     match done {

@@ -12,7 +12,7 @@ pub mod status;
 
 use std::sync::Arc;
 
-use crds::conditions::Reason;
+use crds::conditions::{Reason, Status};
 use crds::{PhoneNumber, PhoneNumberStatus, VoiceAgent, VoiceGateway};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
@@ -217,6 +217,7 @@ async fn act(
             status.original.get_or_insert_with(original);
             status.entry_agent = Some(entry);
             status.voice_url = Some(desired.voice_url());
+            status.synced_generation = number.metadata.generation;
             Ok((status, findings(Finding::yes(Reason::WebhooksInSync)), None))
         }
         Plan::Write | Plan::Undo => {
@@ -233,7 +234,8 @@ async fn act(
             )
             .await?;
             let (in_sync, error) = write(&carrier, &at_carrier, &desired).await;
-            if error.is_none() {
+            if in_sync.status == Status::True {
+                status.synced_generation = number.metadata.generation;
                 tell_write(number, plan, context).await;
             }
             Ok((status, findings(in_sync), error))

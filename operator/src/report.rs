@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::conditions::{self, ConditionType};
+use crds::conditions::{self, ConditionType, Reason};
 use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -254,8 +254,10 @@ where
     if old.is_some_and(|old| (&old.status, &old.reason) == (&new.status, &new.reason)) {
         return;
     }
-    let kind =
-        if conditions::holds(after, ConditionType::Ready) { EventType::Normal } else { EventType::Warning };
+    // Starting up is no reason to worry.
+    let is_expected = [Reason::Progressing, Reason::GatewayNotReady].iter().any(|r| r.to_string() == new.reason);
+    let is_fine = conditions::holds(after, ConditionType::Ready) || is_expected;
+    let kind = if is_fine { EventType::Normal } else { EventType::Warning };
     tracing::info!(name = object.meta().name, status = new.status, reason = new.reason, "Ready changed");
     tell(context, object, kind, &new.reason, &new.message).await;
 }

@@ -1,6 +1,6 @@
 //! The status of a number: a pure function of what was found and done.
 
-use crds::conditions::{ConditionType, Reason, Status, find_condition, set_condition};
+use crds::conditions::{ConditionType, Reason, Status, set_condition};
 use crds::{PhoneNumber, PhoneNumberStatus};
 use jiff::Timestamp;
 
@@ -53,12 +53,11 @@ pub fn conclude(
 
 /// Whether the carrier's side once was as this spec wants it: so what differs now was changed by somebody else.
 pub fn was_in_sync(number: &PhoneNumber, voice_url: &str) -> bool {
-    let Some(status) = &number.status else { return false };
-    let Some(condition) = find_condition(&status.conditions, ConditionType::InSync) else { return false };
-    let was = condition.status == Status::True.to_string()
-        || condition.reason == Reason::WebhooksDrifted.to_string();
-    was && condition.observed_generation == number.metadata.generation
-        && status.voice_url.as_deref() == Some(voice_url)
+    number.status.as_ref().is_some_and(|status| {
+        status.synced_generation.is_some()
+            && status.synced_generation == number.metadata.generation
+            && status.voice_url.as_deref() == Some(voice_url)
+    })
 }
 
 #[cfg(test)]
@@ -100,15 +99,13 @@ mod tests {
 
     #[test]
     fn a_difference_is_drift_only_after_the_same_spec_was_in_sync() {
-        let in_sync = testing::number().with_status(concluded(fine()));
-        assert!(was_in_sync(&in_sync, "u"));
-        assert!(!was_in_sync(&in_sync, "another entry agent"));
-        let mut edited = in_sync;
+        let synced = PhoneNumberStatus { synced_generation: Some(1), ..concluded(fine()) };
+        let number = testing::number().with_status(synced);
+        assert!(was_in_sync(&number, "u"));
+        assert!(!was_in_sync(&number, "another entry agent"));
+        let mut edited = number;
         edited.metadata.generation = Some(2);
         assert!(!was_in_sync(&edited, "u"));
-        let drifted = Findings { in_sync: Finding::no(Reason::WebhooksDrifted, "a"), ..fine() };
-        assert!(was_in_sync(&testing::number().with_status(concluded(drifted)), "u"));
-        let failed = Findings { in_sync: Finding::unknown(Reason::CarrierUnavailable, "a"), ..fine() };
-        assert!(!was_in_sync(&testing::number().with_status(concluded(failed)), "u"));
+        assert!(!was_in_sync(&testing::number().with_status(concluded(fine())), "u"));
     }
 }
