@@ -23,15 +23,16 @@ setup: need-rust ## Install what the tests and the demo need (root), build Kuber
 .PHONY: demo
 demo: setup ## A call on a real Kubernetes, from nothing (root); KEEP=1 leaves the cluster up
 	@echo "==> Building Switchboard"
-	cargo build --locked --quiet --workspace --bins
+	cargo build --locked --workspace --bins
 	@echo "==> Running the demo"
 	$(BIN)/switchboard-demo
 
 .PHONY: local
 local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.yaml answers with your own agent
 	@echo "==> Building Switchboard"
-	cargo build --locked --quiet -p media-pod -p simulator --bins
-	$(BIN)/switchboard-sim local $(if $(AGENT),--agent $(AGENT))
+	cargo build --locked -p media-pod -p simulator --bins
+	@mkdir -p demo-output
+	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
 .PHONY: test
 test: check unit cluster-test ## Everything CI runs (root for the cluster part)
@@ -44,7 +45,7 @@ unit: need-rust ## Tests that need neither root nor a cluster
 .PHONY: cluster-test
 cluster-test: setup ## The main job on a real API server, node and Redis (root)
 	@echo "==> Tests on a real cluster"
-	cargo build --locked --quiet --workspace --bins
+	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --features e2e/cluster --test cluster
 
 .PHONY: check
