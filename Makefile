@@ -35,7 +35,7 @@ local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.
 	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
 .PHONY: test
-test: check unit cluster-test ## Everything CI runs (root for the cluster part)
+test: setup check unit cluster-test ## Everything CI runs (root for the cluster part)
 
 .PHONY: unit
 unit: need-rust ## Tests that need neither root nor a cluster
