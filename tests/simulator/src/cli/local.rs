@@ -40,7 +40,7 @@ pub(crate) struct Local {
     #[arg(long)]
     media: Option<PathBuf>,
     /// Where to keep the call: caller left, agent right.
-    #[arg(long, default_value = "heard.wav")]
+    #[arg(long, default_value = "demo-output/heard.wav")]
     heard: PathBuf,
     /// Log filter of the media pod; its log goes to standard error.
     #[arg(long, default_value = "warn")]
@@ -120,6 +120,9 @@ async fn call(
         }
         tokio::time::sleep(POLL).await;
     };
+    if let Some(folder) = local.heard.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
     std::fs::write(&local.heard, record.recording())
         .with_context(|| format!("cannot write {}", local.heard.display()))?;
     println!();

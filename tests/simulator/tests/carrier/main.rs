@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod product;
+mod relay;
 mod rest;
 
 use product::{NUMBER, PUBLIC, Script, events, start, start_with};

@@ -1,6 +1,7 @@
 //! The media pod of a local run: a child process with its mounts in a temporary directory, asked only over its doors.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ impl Pod {
             .stdin(std::process::Stdio::null())
             .stdout(std::io::stderr())
             .kill_on_drop(true)
+            // Ctrl-C in a terminal reaches this process only, which then ends the pod.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", media.display()))?;
         // The certificates' provider must be there even where every URL is plain.
@@ -129,6 +132,11 @@ struct Mounts {
 impl Mounts {
     fn create(agent: &LocalAgent) -> anyhow::Result<Self> {
         let root = std::env::temp_dir().join(format!("switchboard-local-{}", std::process::id()));
+        // Fails if it is there already: nobody else's directory is written to.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&root)
+            .with_context(|| format!("cannot create {}", root.display()))?;
         let mounts = Self { root };
         mounts.write("agent/agent.json", &agent.file.to_string())?;
         mounts.write("keyring/keyring.json", &agent.keyring.to_string())?;
