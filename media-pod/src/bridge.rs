@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::calls::{Admitted, Notice};
 use crate::drain::Phase;
 use crate::engine::{Engines, Session};
-use crate::metrics::Metrics;
+use crate::metrics::{IgnoredInput, Metrics};
 use crate::phone::Phone;
 use crate::scribe::Scribe;
 use crate::timeline::Timeline;
@@ -97,8 +97,8 @@ impl Leg {
                 },
             };
             if let Err(ignored) = self.call.handle_input(self.timeline.now(), input) {
-                self.metrics.inputs_ignored.inc();
-                tracing::debug!(%ignored, "an input changed nothing");
+                self.metrics.inputs_ignored.inc(IgnoredInput::from(&ignored));
+                tracing::trace!(%ignored, "an input changed nothing");
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use call_session::RealtimeError;
-use call_session::io::{EndReason, ModelLoss, RefusalClass, ToolOutcome, Usage};
+use call_session::io::{EndReason, Ignored, ModelLoss, RefusalClass, ToolOutcome, Usage};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -173,6 +173,17 @@ labels! {
         /// Audio out.
         AudioOut => "audio_out",
     }
+    /// Why an input changed nothing.
+    IgnoredInput {
+        /// The call has ended.
+        Ended => "ended",
+        /// It does not fit the state.
+        Unexpected => "unexpected",
+        /// It belongs to a turn that is over: every interruption makes some.
+        Stale => "stale",
+        /// More than is kept.
+        OverLimit => "over_limit",
+    }
     /// Which leg of a call a stream is.
     LegLabel {
         /// The first.
@@ -236,6 +247,17 @@ foreign_label!(ToolOutcome {
     Refused => "refused",
 });
 
+impl From<&Ignored> for IgnoredInput {
+    fn from(ignored: &Ignored) -> Self {
+        match ignored {
+            Ignored::Ended => Self::Ended,
+            Ignored::Unexpected { .. } => Self::Unexpected,
+            Ignored::Stale { .. } => Self::Stale,
+            Ignored::OverLimit { .. } => Self::OverLimit,
+        }
+    }
+}
+
 impl From<&RealtimeError> for ProviderFault {
     fn from(error: &RealtimeError) -> Self {
         match error {
@@ -275,8 +297,8 @@ pub struct Metrics {
     pub streams_refused: CountersBy<StreamRefusal>,
     /// Media-stream frames we could not use.
     pub phone_faults: CountersBy<PhoneFault>,
-    /// Inputs that did not fit a call's state.
-    pub inputs_ignored: IntCounter,
+    /// Inputs that changed nothing in their call.
+    pub inputs_ignored: CountersBy<IgnoredInput>,
     /// Start of the leg to a ready model session.
     pub model_ready: Histogram,
     /// Start of the leg to the first audio sent to the phone.
@@ -364,10 +386,11 @@ impl Metrics {
                 "Frames of the media stream that could not be used, and phone legs too slow.",
                 "fault",
             )?,
-            inputs_ignored: counter(
+            inputs_ignored: counters(
                 r,
                 "switchboard_inputs_ignored_total",
-                "Inputs that did not fit the state of their call.",
+                "Inputs that changed nothing in their call.",
+                "reason",
             )?,
             model_ready: seconds(
                 r,

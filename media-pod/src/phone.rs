@@ -94,13 +94,13 @@ impl Phone {
         match Frame::parse(&message) {
             Ok(Frame::Unknown(name)) => {
                 self.metrics.phone_faults.inc(PhoneFault::Unknown);
-                tracing::debug!(event = ?name, "an unknown event of the media stream was skipped");
+                tracing::trace!(event = ?name, "an unknown event of the media stream was skipped");
                 None
             }
             Ok(frame) => frame.into_event(),
             Err(error) => {
                 self.metrics.phone_faults.inc(PhoneFault::Malformed);
-                tracing::debug!(%error, "a frame of the media stream was skipped");
+                tracing::trace!(%error, "a frame of the media stream was skipped");
                 None
             }
         }

@@ -258,3 +258,27 @@ async fn sockets_that_wait_for_their_start_are_bounded() {
     let mut phone = pod.dial(&call_sid(1)).await;
     phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
 }
+
+#[tokio::test]
+async fn a_leaving_pod_sends_new_calls_elsewhere_and_lets_running_ones_go_on() {
+    let mut pod =
+        Pod::start_with(SIMULATED, |config| config.drain_window = Some(harness::DEADLINE * 10)).await;
+    let mut phone = pod.dial(&call_sid(1)).await;
+    phone.listen_until_quiet().await;
+    let leaving = tokio::spawn(pod.leave());
+    pod.until_metric("switchboard_draining", 1).await;
+    let mut new = pod.dial(&call_sid(2)).await;
+    assert_eq!(new.hear().await, Heard::Closed(Some(1000)));
+    assert_eq!(pod.metric(&refused("draining")).await, 1);
+    assert_eq!(pod.admin("/readyz").await, "ok\n");
+    let load: serde_json::Value = serde_json::from_str(&pod.admin("/load").await).unwrap();
+    assert_eq!((&load["draining"], &load["activeCalls"]), (&json!(true), &json!(1)));
+
+    phone.speak(400).await;
+    phone.pause(600).await;
+    assert!(phone.listen_until_quiet().await > 300, "the caller is answered");
+    phone.stop().await;
+    phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
+    drop(phone);
+    tokio::time::timeout(harness::DEADLINE, leaving).await.unwrap().unwrap();
+}

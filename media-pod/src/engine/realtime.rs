@@ -265,7 +265,7 @@ impl Open {
     fn feed(&mut self, input: RealtimeInput, metrics: &Metrics) {
         if let Err(error) = self.machine.handle_input(self.timeline.now(), input) {
             metrics.provider_faults.inc(ProviderFault::from(&error));
-            tracing::debug!(%error, "the model's protocol machine ignored an input");
+            tracing::trace!(%error, "the model's protocol machine ignored an input");
         }
     }
 
