@@ -20,6 +20,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Connections to the carrier.
     pub transport: twilio::rest::Transport,
+    /// Connections to media pods: plain HTTP inside the cluster, never through a proxy.
+    pub pods: reqwest::Client,
     /// The image of media pods, where the agent names none.
     pub media_image: String,
     /// How often the carrier is asked whether its side is still as it was set.
@@ -34,12 +36,13 @@ impl Context {
         client: Client,
         metrics: Metrics,
         transport: twilio::rest::Transport,
+        pods: reqwest::Client,
         media_image: String,
         resync: Duration,
     ) -> Self {
         let reporter = Reporter { controller: "switchboard.dev/operator".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, metrics, transport, media_image, resync, backoff: Backoff::default() }
+        Self { client, recorder, metrics, transport, pods, media_image, resync, backoff: Backoff::default() }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod references;
 pub mod render;
 pub mod report;
 pub mod run;
+pub mod steward;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

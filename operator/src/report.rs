@@ -255,7 +255,8 @@ where
         return;
     }
     // Starting up is no reason to worry.
-    let is_expected = [Reason::Progressing, Reason::GatewayNotReady].iter().any(|r| r.to_string() == new.reason);
+    let is_expected =
+        [Reason::Progressing, Reason::GatewayNotReady].iter().any(|r| r.to_string() == new.reason);
     let is_fine = conditions::holds(after, ConditionType::Ready) || is_expected;
     let kind = if is_fine { EventType::Normal } else { EventType::Warning };
     tracing::info!(name = object.meta().name, status = new.status, reason = new.reason, "Ready changed");

@@ -16,7 +16,7 @@ use crate::config::OperatorConfig;
 use crate::context::Context;
 use crate::leader::Election;
 use crate::metrics::Metrics;
-use crate::{http, phone_number, telemetry, voice_agent, voice_gateway};
+use crate::{http, phone_number, steward, telemetry, voice_agent, voice_gateway};
 
 /// The operator cannot start, or must not go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum RunError {
     /// No way to the API server.
     #[error("there is neither a service account nor a kubeconfig to reach the API server with")]
     Cluster(#[source] Box<kube::Error>),
+    /// The HTTP client for media pods cannot be set up.
+    #[error("the HTTP client for media pods cannot be set up")]
+    PodClient(#[source] reqwest::Error),
     /// `SWITCHBOARD_HTTP_ADDR` cannot be bound.
     #[error("SWITCHBOARD_HTTP_ADDR cannot be bound")]
     Bind(#[source] io::Error),
@@ -63,6 +66,7 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     telemetry::start(log)?;
     let extra_ca = extra_ca_file.map(std::fs::read).transpose().map_err(RunError::ExtraCa)?;
     let transport = Transport::new(extra_ca.as_deref())?;
+    let pods = pod_client().map_err(RunError::PodClient)?;
     let client = Client::try_default().await.map_err(|e| RunError::Cluster(Box::new(e)))?;
     let metrics = Metrics::new()?;
     let listener = TcpListener::bind(http_addr).await.map_err(RunError::Bind)?;
@@ -70,7 +74,7 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     tokio::spawn(door);
     let mut stopped = std::pin::pin!(stop_signal()?);
 
-    // A process id beside the pod's name, so that a restarted container is not taken for its predecessor.
+    // A process id beside the pod's name, for operators that run outside a pod under the same name.
     let identity = format!("{pod_name}_{}", std::process::id());
     let mut election = Election::new(client.clone(), &namespace, identity);
     tracing::info!("waiting to lead");
@@ -81,7 +85,7 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     tracing::info!("leading");
     metrics.set_leader(true);
     let resync = Duration::from_secs(resync_seconds);
-    let context = Arc::new(Context::new(client, metrics, transport, media_image, resync));
+    let context = Arc::new(Context::new(client, metrics, transport, pods, media_image, resync));
     let stop = CancellationToken::new();
     let mut controllers = std::pin::pin!(controllers(context, &stop));
     tokio::select! {
@@ -102,10 +106,26 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
 fn controllers(context: Arc<Context>, stop: &CancellationToken) -> impl Future<Output = ()> + use<> {
     let gateways = voice_gateway::run(context.clone(), stop.clone().cancelled_owned());
     let agents = voice_agent::run(context.clone(), stop.clone().cancelled_owned());
-    let numbers = phone_number::run(context, stop.clone().cancelled_owned());
+    let numbers = phone_number::run(context.clone(), stop.clone().cancelled_owned());
+    let steward = steward::run(context, stop.clone());
     async {
-        tokio::join!(gateways, agents, numbers);
+        tokio::join!(gateways, agents, numbers, steward);
     }
+}
+
+/// Asks pods for their load: plain HTTP to an address of the pod network.
+fn pod_client() -> Result<reqwest::Client, reqwest::Error> {
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default protocol versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    // The client wants a TLS backend; without roots it trusts nobody, and nobody is asked over TLS.
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
 }
 
 /// Ends with the first SIGTERM or SIGINT.
