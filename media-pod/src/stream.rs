@@ -135,6 +135,24 @@ const fn status(refusal: StreamRefusal) -> StatusCode {
     }
 }
 
+/// What an open socket is closed with.
+const fn close_code(refusal: StreamRefusal) -> u16 {
+    match refusal {
+        StreamRefusal::Full | StreamRefusal::Draining => NORMAL,
+        StreamRefusal::Signature
+        | StreamRefusal::UnknownAgent
+        | StreamRefusal::TooManySockets
+        | StreamRefusal::Malformed
+        | StreamRefusal::StartTimeout
+        | StreamRefusal::StartTooLarge
+        | StreamRefusal::Token
+        | StreamRefusal::TokenForeign
+        | StreamRefusal::TokenExpired
+        | StreamRefusal::TokenUsed
+        | StreamRefusal::Lost => REFUSED,
+    }
+}
+
 /// One socket, from its upgrade to its end.
 async fn serve(pod: Arc<Pod>, upgrade: Upgrade, place: OwnedSemaphorePermit) {
     let Ok(Some(mut socket)) = tokio::time::timeout(START_TIMEOUT, upgrade.open(BOUNDS)).await else {
@@ -158,11 +176,7 @@ async fn serve(pod: Arc<Pod>, upgrade: Upgrade, place: OwnedSemaphorePermit) {
         Err(refusal) => {
             pod.metrics.streams_refused.inc(refusal);
             tracing::info!(?refusal, "a media stream was refused");
-            let code = match refusal {
-                StreamRefusal::Full | StreamRefusal::Draining => NORMAL,
-                _ => REFUSED,
-            };
-            socket.close(code, "", CLOSING).await;
+            socket.close(close_code(refusal), "", CLOSING).await;
         }
     }
 }

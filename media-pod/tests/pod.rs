@@ -282,3 +282,54 @@ async fn a_leaving_pod_sends_new_calls_elsewhere_and_lets_running_ones_go_on() {
     drop(phone);
     tokio::time::timeout(harness::DEADLINE, leaving).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn fifty_calls_at_once_are_each_greeted_and_interrupted_alone() {
+    let pod = Pod::start(&format!("{SIMULATED}maxCallsPerPod: 50\n")).await;
+    let mut phones = Vec::new();
+    for number in 0..50 {
+        phones.push(pod.dial(&call_sid(number)).await);
+    }
+    let calls = phones.into_iter().map(|mut phone| async move {
+        phone.listen(500).await;
+        phone.speak(400).await;
+        phone.until(|heard| *heard == Heard::Clear).await;
+        phone.stop().await;
+        phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
+    });
+    futures_util::future::join_all(calls).await;
+    pod.until_metric(&ended("caller_hung_up"), 50).await;
+    assert_eq!(pod.metric("switchboard_barge_ins_total").await, 50);
+    assert_eq!(pod.metric("switchboard_call_panics_total").await, 0);
+    pod.until_metric(ACTIVE, 0).await;
+}
+
+#[tokio::test]
+async fn a_changed_agent_file_is_live_for_new_calls_and_a_bad_one_is_not() {
+    let pod = Pod::start(SIMULATED).await;
+    pod.rewrite_agent("00000001", "engines: []\n");
+    pod.until_metric("switchboard_file_faults_total{file=\"agent\"}", 1).await;
+    assert!(pod.admin("/load").await.contains(r#""configRevision":"9f2c41d0""#), "the last good one stays");
+
+    pod.rewrite_agent("00000002", &format!("{SIMULATED}suspended: true\n"));
+    let is_live = async { while !pod.admin("/load").await.contains(r#""configRevision":"00000002""#) {} };
+    tokio::time::timeout(harness::DEADLINE, is_live).await.unwrap();
+    let twiml = pod.announce(&call_sid(1)).await;
+    assert!(twiml.contains("<Say") && !twiml.contains("<Stream"), "{twiml}");
+}
+
+#[tokio::test]
+async fn a_missing_secret_refuses_and_a_rotated_one_is_used_at_once() {
+    let pod = Pod::start(SIMULATED).await;
+    pod.rewrite_secret("twilio/token", None);
+    let url = format!("wss://voice.example.com{}", harness::STREAM_PATH);
+    let sign = |token: &str| twilio::signature::sign(&twilio::Secret::new(token), &url, &[]);
+    assert_eq!(pod.upgrade(&sign(harness::AUTH_TOKEN)).await.err(), Some(403));
+    pod.rewrite_secret("twilio/token", Some("rotated"));
+    assert_eq!(pod.upgrade(&sign(harness::AUTH_TOKEN)).await.err(), Some(403));
+    assert!(pod.upgrade(&sign("rotated")).await.is_ok());
+
+    pod.rewrite_secret("api/token", Some("other"));
+    assert_eq!(pod.api("GET", "/v1/calls", Some(API_TOKEN)).await.0, 401);
+    assert_eq!(pod.api("GET", "/v1/calls", Some("other")).await.0, 200);
+}

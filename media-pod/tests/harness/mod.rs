@@ -62,13 +62,7 @@ impl Pod {
         write("secrets/api/token", API_TOKEN);
         write("secrets/openai/key", "model-key");
         write("keyring.json", &json!({"signing": "k1", "keys": {"k1": STREAM_KEY}}).to_string());
-        let agent = format!(
-            "formatVersion: 1\nrevision: 9f2c41d0\nnamespace: moving\nname: sales\npublicUrl: {PUBLIC_URL}\n\
-             carrier: {{type: Twilio, twilio: {{accountSid: {ACCOUNT}, authTokens: [{{name: twilio, key: token}}]}}}}\n\
-             persona: {{instructions: Be kind., greeting: {{text: '{GREETING}'}}}}\n\
-             apiToken: {{name: api, key: token}}\n{lines}"
-        );
-        write("agent.yaml", &agent);
+        write("agent.yaml", &agent_file("9f2c41d0", lines));
         let mut config = Config {
             agent_file: directory.join("agent.yaml"),
             keyring_file: directory.join("keyring.json"),
@@ -85,6 +79,21 @@ impl Pod {
         change(&mut config);
         let running = Running::start(config).await.unwrap();
         Self { doors: running.doors(), running: Some(running), directory }
+    }
+
+    /// Replaces the agent file, as the kubelet does after a change.
+    pub fn rewrite_agent(&self, revision: &str, lines: &str) {
+        std::fs::write(self.directory.join("agent.new"), agent_file(revision, lines)).unwrap();
+        std::fs::rename(self.directory.join("agent.new"), self.directory.join("agent.yaml")).unwrap();
+    }
+
+    /// Replaces a secret, or takes it away.
+    pub fn rewrite_secret(&self, path: &str, text: Option<&str>) {
+        let path = self.directory.join("secrets").join(path);
+        match text {
+            Some(text) => std::fs::write(path, text).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
     }
 
     /// SIGTERM.
@@ -201,6 +210,16 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The agent file of this revision, with further lines.
+fn agent_file(revision: &str, lines: &str) -> String {
+    format!(
+        "formatVersion: 1\nrevision: {revision}\nnamespace: moving\nname: sales\npublicUrl: {PUBLIC_URL}\n\
+             carrier: {{type: Twilio, twilio: {{accountSid: {ACCOUNT}, authTokens: [{{name: twilio, key: token}}]}}}}\n\
+             persona: {{instructions: Be kind., greeting: {{text: '{GREETING}'}}}}\n\
+             apiToken: {{name: api, key: token}}\n{lines}"
+    )
 }
 
 /// The token in a TwiML answer.
