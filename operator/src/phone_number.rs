@@ -47,10 +47,16 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
     let controller = Controller::new(Api::<Guarded>::all(client.clone()), all());
     let by_gateway = controller.store();
     let by_agent = controller.store();
+    let waiting = controller.store();
     controller
         .watches(Api::<DeserializeGuard<VoiceGateway>>::all(client.clone()), all(), move |gateway| {
             let (namespace, name) = (gateway.namespace(), gateway.name_any());
             numbers(&by_gateway, |n| n.namespace() == namespace && n.spec.gateway_ref.name == name)
+        })
+        .watches(Api::<Guarded>::all(client.clone()), all(), move |other| {
+            // Whoever waits for a number that another object has looks again when that one changes or goes.
+            let (namespace, name) = (other.namespace(), other.name_any());
+            numbers(&waiting, |n| n.namespace() == namespace && n.name_any() != name && status::is_waiting(n))
         })
         .watches(Api::<DeserializeGuard<VoiceAgent>>::all(client), all(), move |agent| {
             let (namespace, name) = (agent.namespace(), agent.name_any());
@@ -158,7 +164,9 @@ async fn look(number: &PhoneNumber, context: &Context) -> Result<Look, Error> {
             return Ok(Look::Blocked { finding, error });
         }
     };
-    if let Some(by) = observe::fetch_earlier_claimant(number, &found.sid, context).await? {
+    if let Some(by) =
+        observe::fetch_earlier_claimant(number, &found.sid, Some(&found.phone_number), context).await?
+    {
         return Ok(Look::Taken { by });
     }
     let agents = fetch_agents(context, &number.namespace().unwrap_or_default()).await?;

@@ -43,10 +43,11 @@ pub(super) async fn fetch_number(
     }
 }
 
-/// Another object of this namespace that had the same number first.
+/// Another object of this namespace that has the same number and is older.
 pub(super) async fn fetch_earlier_claimant(
     number: &PhoneNumber,
     sid: &NumberSid,
+    e164: Option<&str>,
     context: &Context,
 ) -> Result<Option<String>, kube::Error> {
     let namespace = number.namespace().unwrap_or_default();
@@ -55,6 +56,14 @@ pub(super) async fn fetch_earlier_claimant(
     let order = |n: &PhoneNumber| (n.creation_timestamp().map(|t| t.0), n.uid());
     Ok(others
         .filter(|o| o.uid() != number.uid() && order(o) < order(number))
-        .find(|o| o.status.as_ref().and_then(|s| s.sid.as_deref()) == Some(sid.as_str()))
+        .find(|o| names(o, sid, e164))
         .map(|o| o.name_any()))
+}
+
+/// Whether an object is about a number of the carrier, by what it asks for or by what it got.
+fn names(number: &PhoneNumber, sid: &NumberSid, e164: Option<&str>) -> bool {
+    let source = &number.spec.source;
+    let bound = number.status.as_ref().and_then(|s| s.sid.as_deref());
+    [source.sid.as_deref(), bound].contains(&Some(sid.as_str()))
+        || (e164.is_some() && source.e164.as_deref() == e164)
 }

@@ -1,7 +1,7 @@
 //! The way back: a deleted number gets the webhooks it had before.
 //!
 //! # Expected flow
-//! 1. Nothing was ever written, or `deletionPolicy: Retain`: done.
+//! 1. Nothing was ever written, `deletionPolicy: Retain`, or an older object has the same number: done.
 //! 2. The carrier's side is no longer what was written: somebody else uses the number now; done, with an event.
 //! 3. The eight fields are put back and read back.
 //!
@@ -60,6 +60,11 @@ async fn restore(number: &PhoneNumber, context: &Context) -> Result<Released, Er
     let Some(Ok(sid)) = status.and_then(|s| s.sid.as_ref()).map(|sid| sid.parse::<NumberSid>()) else {
         return Ok(Released::NothingToDo);
     };
+    let e164 = status.and_then(|s| s.e164.as_deref());
+    if observe::fetch_earlier_claimant(number, &sid, e164, context).await?.is_some() {
+        // The number belongs to another object, which knows what to put back.
+        return Ok(Released::NothingToDo);
+    }
     let Some(gateway) = observe::fetch_gateway(number, context).await? else {
         return Ok(Released::GaveUp("the VoiceGateway is gone"));
     };

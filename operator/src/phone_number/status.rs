@@ -1,6 +1,6 @@
 //! The status of a number: a pure function of what was found and done.
 
-use crds::conditions::{ConditionType, Reason, Status, set_condition};
+use crds::conditions::{ConditionType, Reason, Status, find_condition, set_condition};
 use crds::{PhoneNumber, PhoneNumberStatus};
 use jiff::Timestamp;
 
@@ -60,6 +60,13 @@ pub fn was_in_sync(number: &PhoneNumber, voice_url: &str) -> bool {
     })
 }
 
+/// Whether another object has the number.
+pub fn is_waiting(number: &PhoneNumber) -> bool {
+    let conditions = number.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    find_condition(conditions, ConditionType::Bound)
+        .is_some_and(|c| c.reason == Reason::NumberTaken.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +102,14 @@ mod tests {
                 "InSync=False ClaimedByOther"
             ]
         );
+    }
+
+    #[test]
+    fn a_number_that_another_object_has_is_waited_for() {
+        let taken = Finding::no(Reason::NumberTaken, "a");
+        assert!(is_waiting(&testing::number().with_status(concluded(Findings::blocked(&taken)))));
+        assert!(!is_waiting(&testing::number().with_status(concluded(fine()))));
+        assert!(!is_waiting(&testing::number()));
     }
 
     #[test]
