@@ -139,12 +139,28 @@ fn tenant(url: &str) -> Option<&str> {
 
 const VOICE: &str = "/voice";
 
-/// What to put back one day. Our own URL is never put back: a status that was lost is no reason to keep the number.
+/// What to put back one day. Our own URLs are never put back: a status that was lost is no reason to keep the number,
+/// and what somebody forgot to clear beside the voice URL is none either.
 pub fn original(observed: &VoiceConfiguration, base: &str, written: Option<&str>) -> NumberWebhooks {
-    match owner(observed, base, written) {
+    let mut webhooks = match owner(observed, base, written) {
         Owner::Ours => NumberWebhooks::default(),
         Owner::OtherSwitchboard | Owner::Elsewhere => to_webhooks(observed),
+    };
+    for url in [&mut webhooks.voice_fallback_url, &mut webhooks.status_callback] {
+        if is_below(url, base) {
+            url.clear();
+        }
     }
+    webhooks
+}
+
+/// Whether a URL is a webhook of an agent of the same public URL and namespace as `base`.
+fn is_below(url: &str, base: &str) -> bool {
+    let ours = format!("{base}{VOICE}");
+    let Some(rest) = tenant(&ours).and_then(|t| url.strip_prefix(t)).and_then(|r| r.strip_prefix('/')) else {
+        return false;
+    };
+    rest.split_once('/').is_some_and(|(_agent, path)| path.starts_with("twilio/"))
 }
 
 fn to_webhooks(voice: &VoiceConfiguration) -> NumberWebhooks {
@@ -265,7 +281,12 @@ mod tests {
     fn our_own_url_is_never_what_is_put_back() {
         let base = desired().base;
         assert_eq!(original(&pointing_at(OURS), &base, None), NumberWebhooks::default());
-        let old = pointing_at("https://old.example.com/voice");
+        let forgotten = VoiceConfiguration { voice_url: None, ..desired().configuration() };
+        assert_eq!(original(&forgotten, &base, None).status_callback, "");
+        let old = VoiceConfiguration {
+            status_callback: Some("https://old.example.com/moving/sales/twilio/status".to_owned()),
+            ..pointing_at("https://old.example.com/voice")
+        };
         assert_eq!(to_configuration(&original(&old, &base, None)), old);
     }
 
