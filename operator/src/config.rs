@@ -1,4 +1,6 @@
 //! The command line and the environment, read once. Each setting has a default, or does not exist.
+//!
+//! Values are named like their environment variables, because that is what an error message must tell in a pod.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,25 +29,40 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct OperatorConfig {
     /// Image of the media pods, for agents that name none.
-    #[arg(long, env = "SWITCHBOARD_MEDIA_IMAGE")]
+    #[arg(long, env = "SWITCHBOARD_MEDIA_IMAGE", value_name = "SWITCHBOARD_MEDIA_IMAGE")]
     pub media_image: String,
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "SWITCHBOARD_HTTP_ADDR", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "SWITCHBOARD_HTTP_ADDR",
+        value_name = "SWITCHBOARD_HTTP_ADDR",
+        default_value = "0.0.0.0:8080"
+    )]
     pub http_addr: SocketAddr,
     /// Seconds between two looks at the carrier where nothing changed here.
-    #[arg(long, env = "SWITCHBOARD_RESYNC_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    #[arg(long, env = "SWITCHBOARD_RESYNC_SECONDS", value_name = "SWITCHBOARD_RESYNC_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub resync_seconds: u64,
     /// PEM file of certificate authorities to trust besides the public ones, for the carrier's REST API.
-    #[arg(long, env = "SWITCHBOARD_EXTRA_CA_FILE")]
+    #[arg(long, env = "SWITCHBOARD_EXTRA_CA_FILE", value_name = "SWITCHBOARD_EXTRA_CA_FILE")]
     pub extra_ca_file: Option<PathBuf>,
     /// Namespace of the Lease that makes one replica the leader.
-    #[arg(long, env = "SWITCHBOARD_NAMESPACE", default_value = "switchboard-system")]
+    #[arg(
+        long,
+        env = "SWITCHBOARD_NAMESPACE",
+        value_name = "SWITCHBOARD_NAMESPACE",
+        default_value = "switchboard-system"
+    )]
     pub namespace: String,
     /// This replica's name; unique among them.
-    #[arg(long, env = "SWITCHBOARD_POD_NAME", default_value = "switchboard")]
+    #[arg(
+        long,
+        env = "SWITCHBOARD_POD_NAME",
+        value_name = "SWITCHBOARD_POD_NAME",
+        default_value = "switchboard"
+    )]
     pub pod_name: String,
     /// Log filter, such as `info` or `operator=debug,info`.
-    #[arg(long, env = "SWITCHBOARD_LOG", default_value = "info")]
+    #[arg(long, env = "SWITCHBOARD_LOG", value_name = "SWITCHBOARD_LOG", default_value = "info")]
     pub log: tracing_subscriber::EnvFilter,
 }
 

@@ -9,6 +9,8 @@ mod observe;
 mod release;
 pub mod routes;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

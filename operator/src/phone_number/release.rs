@@ -22,7 +22,7 @@ use crate::voice_gateway::carrier;
 
 /// How the way back ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Released {
+pub(super) enum Released {
     Restored,
     NothingToDo,
     UsedByOthers,
@@ -82,7 +82,7 @@ async fn restore(number: &PhoneNumber, context: &Context) -> Result<Released, Er
     }
 }
 
-async fn put_back(
+pub(super) async fn put_back(
     client: &Client,
     sid: &NumberSid,
     written: Option<&str>,
