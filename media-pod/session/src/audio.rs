@@ -129,14 +129,25 @@ mod tests {
     #[test]
     fn garbage_is_refused() {
         for text in ["a", "abc", "ab=c", "a===", "====", "ab\"d", "abcd="] {
-            assert_eq!(Payload::from_base64(Bytes::from_static(text.as_bytes())), Err(InvalidPayload), "{text}");
+            assert_eq!(
+                Payload::from_base64(Bytes::from_static(text.as_bytes())),
+                Err(InvalidPayload),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn codec_follows_the_published_table() {
-        let encoded =
-            [(-32768, 0x00), (-16384, 0x0F), (-1000, 0x4E), (-4, 0x7E), (0, 0xFF), (1000, 0xCE), (32767, 0x80)];
+        let encoded = [
+            (-32768, 0x00),
+            (-16384, 0x0F),
+            (-1000, 0x4E),
+            (-4, 0x7E),
+            (0, 0xFF),
+            (1000, 0xCE),
+            (32767, 0x80),
+        ];
         for (pcm, byte) in encoded {
             assert_eq!(encode(pcm), byte, "{pcm}");
         }
