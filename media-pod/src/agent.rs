@@ -224,6 +224,9 @@ impl Document for AgentFile {
     }
 }
 
+/// Warm sessions cost sockets, and count against the provider's limits: enough for the calls of one burst.
+const MOST_WARM_SESSIONS: u32 = 64;
+
 fn engines(agent: &AgentFile) -> Result<(), FileError> {
     if agent.engines.is_empty() {
         return Err(wrong("engines", "must hold at least one engine"));
@@ -246,6 +249,10 @@ fn engines(agent: &AgentFile) -> Result<(), FileError> {
                     return Err(wrong(format!("{field}.realtime"), "must name a model and a voice"));
                 }
                 secret(&format!("{field}.realtime.apiKey"), &realtime.api_key)?;
+                if realtime.warm_sessions_per_pod > MOST_WARM_SESSIONS {
+                    let reason = format!("must be at most {MOST_WARM_SESSIONS}");
+                    return Err(wrong(format!("{field}.realtime.warmSessionsPerPod"), reason));
+                }
             }
             EngineKind::Simulated { simulated: _ } => {}
         }

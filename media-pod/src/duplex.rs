@@ -79,7 +79,13 @@ pub(crate) struct Duplex {
     bound: usize,
     is_flushed: bool,
     is_over: bool,
+    is_ping_unanswered: bool,
 }
+
+/// The peer has not answered the last ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer has not answered the last ping")]
+pub(crate) struct PingUnanswered;
 
 impl Duplex {
     /// Takes an open WebSocket that was configured with [`Bounds::config`].
@@ -91,7 +97,21 @@ impl Duplex {
             bound: bounds.outbox,
             is_flushed: true,
             is_over: false,
+            is_ping_unanswered: false,
         }
+    }
+
+    /// Queues a ping; the answer is noticed while [`Duplex::next`] is awaited.
+    ///
+    /// # Errors
+    /// [`PingUnanswered`] when the last one was not answered; no other is sent.
+    pub(crate) fn ping(&mut self) -> Result<(), PingUnanswered> {
+        if self.is_ping_unanswered {
+            return Err(PingUnanswered);
+        }
+        self.is_ping_unanswered = true;
+        self.outbox.push_back(Message::Ping(Bytes::new()));
+        Ok(())
     }
 
     /// Queues a text frame; it leaves while [`Duplex::next`] is awaited.
@@ -164,7 +184,8 @@ impl Duplex {
                     let _ = Pin::new(&mut self.socket).poll_flush(cx);
                     return Poll::Ready(Incoming::Closed(frame.map(|frame| frame.code.into())));
                 }
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Pong(_)) => self.is_ping_unanswered = false,
+                Ok(Message::Ping(_) | Message::Frame(_)) => {}
                 Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
                     return Poll::Ready(Incoming::TooLarge);
                 }

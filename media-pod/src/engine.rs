@@ -6,15 +6,20 @@
 
 pub mod realtime;
 pub mod simulated;
+mod warm;
 
 use std::sync::Arc;
 
-use call_session::agent_file::{Engine, EngineKind, SecretRef};
+use call_session::agent_file::{AgentFile, Engine, EngineKind, SecretRef};
 use call_session::io::{ModelCommand, ModelEvent};
 use call_session::plan::Plan;
+use tokio::sync::watch;
 use twilio::Secret;
 
 use self::realtime::Dialer;
+use self::warm::WarmPool;
+use crate::clock::Clock;
+use crate::drain::Phase;
 use crate::metrics::{EngineLabel, Metrics};
 
 /// Reads a key when it is needed, so that a rotated one counts; `None` when it cannot be read.
@@ -23,7 +28,7 @@ pub type Keys = Arc<dyn Fn(&SecretRef) -> Option<Secret> + Send + Sync>;
 /// How sessions are made.
 #[derive(Clone)]
 pub struct Engines {
-    dialer: Dialer,
+    warm: Arc<WarmPool>,
     keys: Keys,
     metrics: Arc<Metrics>,
 }
@@ -38,22 +43,29 @@ pub enum Session {
 
 impl Engines {
     /// Engines that trust what `dialer` trusts, with the keys of `keys`.
-    pub const fn new(dialer: Dialer, keys: Keys, metrics: Arc<Metrics>) -> Self {
-        Self { dialer, keys, metrics }
+    pub fn new(dialer: Dialer, keys: Keys, metrics: Arc<Metrics>) -> Self {
+        let warm = Arc::new(WarmPool::new(dialer, keys.clone(), metrics.clone()));
+        Self { warm, keys, metrics }
     }
 
-    /// A session of `engine` for a call of `plan`. Does nothing yet; awaiting [`Session::next_event`] connects.
+    /// Keeps the warm sessions that the agent file asks for, until `phase` admits no more calls.
+    pub(crate) fn keep_warm(
+        &self,
+        agent: watch::Receiver<Arc<AgentFile>>,
+        phase: watch::Receiver<Phase>,
+        clock: Clock,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.warm.clone().keep(agent, phase, clock)
+    }
+
+    /// A session of `engine` for a call of `plan`: a warm one if there is one. Does nothing yet; awaiting
+    /// [`Session::next_event`] connects.
     pub fn connect(&self, engine: &Engine, plan: &Plan) -> Session {
         match &engine.kind {
             EngineKind::Realtime { realtime } => {
-                self.metrics.provider_connects.inc(EngineLabel::Realtime);
-                let connection = self.dialer.dial(realtime, (self.keys)(&realtime.api_key));
-                Session::Realtime(Box::new(realtime::Session::new(
-                    connection,
-                    realtime,
-                    plan,
-                    self.metrics.clone(),
-                )))
+                let dialing = self.warm.connect(realtime, (self.keys)(&realtime.api_key));
+                let session = realtime::Session::new(dialing, realtime, plan, self.metrics.clone());
+                Session::Realtime(Box::new(session))
             }
             EngineKind::Simulated { simulated } => {
                 self.metrics.provider_connects.inc(EngineLabel::Simulated);

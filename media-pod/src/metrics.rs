@@ -137,6 +137,17 @@ labels! {
         /// Built in.
         Simulated => "simulated",
     }
+    /// What became of warm sessions, and of calls that wanted one.
+    WarmLabel {
+        /// A call took one.
+        Taken => "taken",
+        /// A call found none and opened a connection of its own.
+        Cold => "cold",
+        /// Closed unused: too old, not wanted any more, of an older key or address, or the pod leaves.
+        Recycled => "recycled",
+        /// Not opened, or lost before a call took it.
+        Failed => "failed",
+    }
     /// What the model sent, or was told, that its protocol machine could not use.
     ProviderFault {
         /// Something came after the end.
@@ -309,6 +320,10 @@ pub struct Metrics {
     pub barge_ins: IntCounter,
     /// Audio of an older turn dropped.
     pub stale_frames_dropped: IntCounter,
+    /// Warm sessions that wait for a call.
+    pub warm_idle: IntGauge,
+    /// What became of warm sessions.
+    pub warm_sessions: CountersBy<WarmLabel>,
     /// Connections to a model attempted.
     pub provider_connects: CountersBy<EngineLabel>,
     /// Connections to a model lost or not opened.
@@ -412,6 +427,13 @@ impl Metrics {
                 r,
                 "switchboard_stale_frames_dropped_total",
                 "Audio frames of an interrupted turn that came late and were dropped.",
+            )?,
+            warm_idle: gauge(r, "switchboard_warm_sessions", "Warm sessions that wait for a call.")?,
+            warm_sessions: counters(
+                r,
+                "switchboard_warm_sessions_total",
+                "What became of warm sessions, and of calls that wanted one.",
+                "outcome",
             )?,
             provider_connects: counters(
                 r,

@@ -174,6 +174,8 @@ impl Running {
         tasks.spawn(until(stop.clone(), agent.watch(metrics.clone())));
         tasks.spawn(until(stop.clone(), keyring.watch(metrics)));
         tasks.spawn(until(stop.clone(), leases::keep(pod.clone())));
+        // It ends by itself, in order, when the pod leaves.
+        tasks.spawn(pod.engines.keep_warm(pod.agent.clone(), pod.phase.subscribe(), pod.clock.clone()));
 
         let window = window(drain_window, first.drain.window_seconds);
         let doors = Doors { public, api, admin };

@@ -43,6 +43,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the model may take to answer a close; nobody waits for it but a finished call's task.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// How often a connection without a call is asked whether it is still there. Below the minute after which proxies and
+/// address translators forget an idle connection.
+const PING: Duration = Duration::from_secs(20);
+
 /// A close frame of ours: normal, and nothing the peer must know.
 const NORMAL: u16 = 1000;
 
@@ -62,7 +66,7 @@ pub enum TrustError {
 
 /// Why no connection was opened.
 #[derive(Debug, thiserror::Error)]
-enum DialError {
+pub(super) enum DialError {
     #[error("the key cannot be read")]
     Key,
     #[error("the URL is not usable")]
@@ -79,7 +83,7 @@ enum DialError {
 
 impl DialError {
     /// Whether trying again may help.
-    fn loss(&self) -> ModelLoss {
+    pub(super) fn loss(&self) -> ModelLoss {
         match self {
             Self::Key | Self::Url => ModelLoss::Rejected,
             Self::TimedOut | Self::Io(_) | Self::WebSocket(_) => ModelLoss::Unreachable,
@@ -93,8 +97,8 @@ impl DialError {
     }
 }
 
-/// A connection on its way.
-type Dialing = Pin<Box<dyn Future<Output = Result<Duplex, DialError>> + Send>>;
+/// A connection on its way; it begins when it is awaited, and belongs to no call yet.
+pub(super) type Dialing = Pin<Box<dyn Future<Output = Result<Box<Open>, DialError>> + Send>>;
 
 /// Opens connections.
 #[derive(Clone)]
@@ -125,20 +129,18 @@ impl Dialer {
     }
 
     /// A connection to `engine`, opened when it is awaited; without a key it is refused.
-    pub(crate) fn dial(&self, engine: &RealtimeEngine, key: Option<Secret>) -> Connection {
+    pub(super) fn dial(&self, engine: &RealtimeEngine, key: Option<Secret>) -> Dialing {
         let tls = self.tls.clone();
         let url = engine.url.clone();
         let model = engine.model.clone();
-        Connection(Box::pin(async move {
+        Box::pin(async move {
             let key = key.ok_or(DialError::Key)?;
             let request = request(&url, &model, key.expose())?;
-            tokio::time::timeout(DIAL_TIMEOUT, open(request, tls)).await.map_err(|_| DialError::TimedOut)?
-        }))
+            let opened = tokio::time::timeout(DIAL_TIMEOUT, open(request, tls)).await;
+            Ok(Box::new(Open::new(opened.map_err(|_| DialError::TimedOut)??)))
+        })
     }
 }
-
-/// A connection that belongs to no call yet.
-pub(crate) struct Connection(Dialing);
 
 /// The upgrade request: `?model=`, a bearer token, and no `OpenAI-Beta` (protocol sheet 5.1).
 fn request(url: &str, model: &str, key: &str) -> Result<handshake::client::Request, DialError> {
@@ -191,7 +193,7 @@ enum Link {
 }
 
 /// An open socket and the protocol on it.
-struct Open {
+pub(super) struct Open {
     socket: Duplex,
     machine: Realtime,
     timeline: Timeline,
@@ -199,14 +201,9 @@ struct Open {
 
 impl Session {
     /// Personalises a connection for a call of `plan`.
-    pub(crate) fn new(
-        connection: Connection,
-        engine: &RealtimeEngine,
-        plan: &Plan,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(dialing: Dialing, engine: &RealtimeEngine, plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let config = Box::new(RealtimeConfig::new(engine, plan));
-        Self { link: Link::Dialing { dialing: connection.0, config }, metrics }
+        Self { link: Link::Dialing { dialing, config }, metrics }
     }
 
     /// Takes a command.
@@ -223,8 +220,7 @@ impl Session {
         loop {
             let event = match &mut self.link {
                 Link::Dialing { dialing, config } => match dialing.await {
-                    Ok(socket) => {
-                        let mut open = Box::new(Open::new(socket));
+                    Ok(mut open) => {
                         open.feed(RealtimeInput::Configure(config.clone()), &self.metrics);
                         self.link = Link::Open(open);
                         continue;
@@ -241,7 +237,7 @@ impl Session {
                 && let Link::Open(open) = std::mem::replace(&mut self.link, Link::Gone)
             {
                 // The call goes on meanwhile; the close is bounded.
-                tokio::spawn(open.socket.close(NORMAL, "", CLOSING));
+                tokio::spawn(open.close());
             }
             return event;
         }
@@ -250,7 +246,7 @@ impl Session {
     /// Closes the connection in order.
     pub async fn close(self) {
         match self.link {
-            Link::Open(open) => open.socket.close(NORMAL, "", CLOSING).await,
+            Link::Open(open) => open.close().await,
             Link::Dialing { .. } | Link::Gone => {}
         }
     }
@@ -269,39 +265,98 @@ impl Open {
         }
     }
 
-    /// Drains the machine up to the next event, feeding it what comes meanwhile. Cancel-safe: an event is returned in
-    /// the same step in which it leaves the machine.
+    /// Drains the machine up to the next event, feeding it what comes meanwhile. Cancel-safe.
     async fn next_event(&mut self, metrics: &Metrics) -> ModelEvent {
         loop {
-            let deadline = match self.machine.poll_output() {
-                RealtimeOutput::Event(event) => return event,
-                RealtimeOutput::Frame(frame) => {
-                    if self.socket.queue(frame).is_err() {
-                        tracing::warn!("the model does not take what it is sent");
-                        return ModelEvent::Lost { reason: ModelLoss::Closed };
-                    }
-                    continue;
-                }
-                // The machine has said, or says next, that the connection is lost; the socket is closed then.
-                RealtimeOutput::Close { code: _ } | RealtimeOutput::Ended => continue,
-                RealtimeOutput::Wait(deadline) => deadline,
-            };
-            let input = match deadline {
-                None => read(self.socket.next().await),
-                Some(at) => {
-                    let moment: Instant = self.timeline.moment(at);
-                    match tokio::time::timeout_at(moment, self.socket.next()).await {
-                        Ok(incoming) => read(incoming),
-                        Err(_) => Some(RealtimeInput::Tick),
-                    }
-                }
-            };
-            match input {
-                Some(input) => self.feed(input, metrics),
-                None => metrics.provider_faults.inc(ProviderFault::Binary),
+            if let Some(event) = self.step(metrics).await {
+                return event;
             }
         }
     }
+
+    /// Waits for `session.created`; the connection can then be kept for a call.
+    pub(super) async fn warm_up(&mut self, metrics: &Metrics) -> Result<(), ModelLoss> {
+        while !self.machine.is_warm() {
+            if let Some(event) = self.step(metrics).await {
+                take_unasked(&event, metrics)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a warm connection alive until it is lost. Cancel-safe.
+    pub(super) async fn stay_warm(&mut self, metrics: &Metrics) -> ModelLoss {
+        let mut pings = tokio::time::interval_at(Instant::now() + PING, PING);
+        loop {
+            tokio::select! {
+                event = self.step(metrics) => {
+                    if let Some(Err(reason)) = event.map(|event| take_unasked(&event, metrics)) {
+                        return reason;
+                    }
+                }
+                _ = pings.tick() => {
+                    if self.socket.ping().is_err() {
+                        return ModelLoss::Closed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the model will end the session, in Unix seconds, as far as it has said so.
+    pub(super) const fn expires_at(&self) -> Option<u64> {
+        self.machine.expires_at()
+    }
+
+    /// Closes the connection in order, within a bounded time.
+    pub(super) async fn close(self: Box<Self>) {
+        self.socket.close(NORMAL, "", CLOSING).await;
+    }
+
+    /// Drains the machine: up to an event, or up to one input. Cancel-safe: an event is returned in the same step in
+    /// which it leaves the machine.
+    async fn step(&mut self, metrics: &Metrics) -> Option<ModelEvent> {
+        let deadline = loop {
+            match self.machine.poll_output() {
+                RealtimeOutput::Event(event) => return Some(event),
+                RealtimeOutput::Frame(frame) => {
+                    if self.socket.queue(frame).is_err() {
+                        tracing::warn!("the model does not take what it is sent");
+                        return Some(ModelEvent::Lost { reason: ModelLoss::Closed });
+                    }
+                }
+                // The machine has said, or says next, that the connection is lost; the socket is closed then.
+                RealtimeOutput::Close { code: _ } | RealtimeOutput::Ended => {}
+                RealtimeOutput::Wait(deadline) => break deadline,
+            }
+        };
+        let input = match deadline {
+            None => read(self.socket.next().await),
+            Some(at) => {
+                let moment: Instant = self.timeline.moment(at);
+                match tokio::time::timeout_at(moment, self.socket.next()).await {
+                    Ok(incoming) => read(incoming),
+                    Err(_) => Some(RealtimeInput::Tick),
+                }
+            }
+        };
+        match input {
+            Some(input) => self.feed(input, metrics),
+            None => metrics.provider_faults.inc(ProviderFault::Binary),
+        }
+        None
+    }
+}
+
+/// An event of a connection that belongs to no call yet: its loss counts, a refusal is counted.
+fn take_unasked(event: &ModelEvent, metrics: &Metrics) -> Result<(), ModelLoss> {
+    match event {
+        ModelEvent::Lost { reason } => return Err(*reason),
+        ModelEvent::Refused { class } => metrics.provider_refusals.inc(*class),
+        // The protocol machine says nothing else before a call is attached.
+        _ => {}
+    }
+    Ok(())
 }
 
 /// What a message means to the machine; a binary one nothing.
