@@ -7,8 +7,12 @@
 mod ear;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 pub use self::ear::{Change, Ear};
 use crate::voice::mulaw::{FRAME_BYTES, SILENCE};
@@ -143,35 +147,56 @@ pub struct Caller {
     began: u64,
     /// When the caller last finished speaking or pressing.
     acted: u64,
+    /// Where further steps come from, if they do.
+    directions: Option<Directions>,
+}
+
+#[derive(Debug)]
+struct Directions {
+    steps: mpsc::UnboundedReceiver<(Step, Vec<u8>)>,
+    done: Arc<AtomicUsize>,
+}
+
+/// Tells a caller what to do while the call goes on; dropping it makes the caller hang up when it has done all.
+#[derive(Debug)]
+pub struct Director {
+    registry: Registry,
+    steps: mpsc::UnboundedSender<(Step, Vec<u8>)>,
+    given: usize,
+    done: Arc<AtomicUsize>,
+}
+
+impl Director {
+    /// One more step. The first rendering of a sentence may block for tens of milliseconds.
+    pub fn direct(&mut self, step: Step) -> Result<(), InvalidStep> {
+        let prepared = prepare(self.given, step, &self.registry)?;
+        self.given += 1;
+        // A caller that is gone does nothing more; its call says why.
+        let _ = self.steps.send(prepared);
+        Ok(())
+    }
+
+    /// Whether the caller has done all it was told.
+    pub fn is_idle(&self) -> bool {
+        self.done.load(Ordering::Acquire) >= self.given
+    }
 }
 
 impl Caller {
     /// Prepares the sounds; what is said is made known to the recogniser.
     pub fn new(steps: Vec<Step>, registry: &Registry) -> Result<Self, InvalidStep> {
-        let voice = Voice::new(Speaker::Caller);
-        let prepare = |(index, step): (usize, Step)| {
-            let sound = |result: Result<Clip, VoiceError>| {
-                let clip = result.map_err(|source| InvalidStep::Sound { step: index + 1, source })?;
-                registry.add(&clip);
-                Ok(clip.mulaw)
-            };
-            let audio = match &step {
-                Step::Say(text) => sound(voice.render(text))?,
-                Step::Play(path) => sound(Clip::from_wav(path, &path.display().to_string()))?,
-                Step::Press(keys) => match keys.chars().find(|key| !"0123456789*#".contains(*key)) {
-                    Some(key) => return Err(InvalidStep::Key { step: index + 1, key }),
-                    None => Vec::new(),
-                },
-                Step::WaitForAgent(_)
-                | Step::InterruptAfterMilliseconds(_)
-                | Step::Pause(_)
-                | Step::HangUp
-                | Step::ExpectHangUp(_) => Vec::new(),
-            };
-            Ok((step, audio))
-        };
-        let steps = steps.into_iter().enumerate().map(prepare).collect::<Result<_, _>>()?;
-        Ok(Self { steps, current: 0, began: 0, acted: 0 })
+        let steps = steps.into_iter().enumerate();
+        let steps = steps.map(|(index, step)| prepare(index, step, registry)).collect::<Result<_, _>>()?;
+        Ok(Self { steps, current: 0, began: 0, acted: 0, directions: None })
+    }
+
+    /// A caller that is silent until its director says more.
+    pub fn directed(registry: &Registry) -> (Self, Director) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let done = Arc::new(AtomicUsize::new(0));
+        let directions = Some(Directions { steps: receiver, done: done.clone() });
+        let caller = Self { steps: Vec::new(), current: 0, began: 0, acted: 0, directions };
+        (caller, Director { registry: registry.clone(), steps: sender, given: 0, done })
     }
 
     /// One frame of the media clock, `now` milliseconds after the call was answered.
@@ -179,7 +204,9 @@ impl Caller {
         let mut tick = Tick { audio: vec![SILENCE; FRAME_BYTES], key: None, end: None };
         loop {
             let Some((step, audio)) = self.steps.get(self.current) else {
-                tick.end = Some(End::HungUp);
+                if self.take_direction(now, &mut tick) {
+                    continue;
+                }
                 return tick;
             };
             let elapsed = now.saturating_sub(self.began);
@@ -236,6 +263,27 @@ impl Caller {
         }
     }
 
+    /// The next step from the director; without one the caller is silent, without a director it hangs up.
+    fn take_direction(&mut self, now: u64, tick: &mut Tick) -> bool {
+        let next = match &mut self.directions {
+            Some(directions) => {
+                directions.done.store(self.current, Ordering::Release);
+                directions.steps.try_recv()
+            }
+            None => Err(TryRecvError::Disconnected),
+        };
+        match next {
+            Ok(step) => {
+                self.steps.push(step);
+                self.began = now;
+                return true;
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => tick.end = Some(End::HungUp),
+        }
+        false
+    }
+
     /// The other side ended the call: fine where it was expected, or where nothing was left to do.
     pub fn handle_hang_up(&self) -> Option<StepFailure> {
         match self.steps.get(self.current) {
@@ -249,6 +297,29 @@ impl Caller {
         let description = serde_json::to_string(step).unwrap_or_default(); // a step is plain data
         Some(StepFailure { step: self.current + 1, description, reason })
     }
+}
+
+/// A step with its sound; what is said is made known to the recogniser.
+fn prepare(index: usize, step: Step, registry: &Registry) -> Result<(Step, Vec<u8>), InvalidStep> {
+    let sound = |result: Result<Clip, VoiceError>| {
+        let clip = result.map_err(|source| InvalidStep::Sound { step: index + 1, source })?;
+        registry.add(&clip);
+        Ok(clip.mulaw)
+    };
+    let audio = match &step {
+        Step::Say(text) => sound(Voice::new(Speaker::Caller).render(text))?,
+        Step::Play(path) => sound(Clip::from_wav(path, &path.display().to_string()))?,
+        Step::Press(keys) => match keys.chars().find(|key| !"0123456789*#".contains(*key)) {
+            Some(key) => return Err(InvalidStep::Key { step: index + 1, key }),
+            None => Vec::new(),
+        },
+        Step::WaitForAgent(_)
+        | Step::InterruptAfterMilliseconds(_)
+        | Step::Pause(_)
+        | Step::HangUp
+        | Step::ExpectHangUp(_) => Vec::new(),
+    };
+    Ok((step, audio))
 }
 
 #[cfg(test)]

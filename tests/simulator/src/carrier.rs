@@ -26,7 +26,7 @@ use self::call::{Entry, Source};
 use self::record::{Direction, Facts};
 use self::twiml::Callback;
 use self::webhook::Webhooks;
-use crate::caller::{Caller, InvalidStep, Step};
+use crate::caller::{Caller, Director, InvalidStep, Step};
 use crate::violations::Violations;
 use crate::voice::Registry;
 
@@ -166,10 +166,26 @@ impl Carrier {
 
     /// A simulated caller dials one of the account's numbers.
     pub fn place_inbound(&self, from: &str, to: &str, steps: Vec<Step>) -> Result<Arc<Record>, PlaceError> {
+        let number = self.callable(to)?;
+        Ok(self.begin_inbound(from, number, Caller::new(steps, &self.0.registry)?))
+    }
+
+    /// The same with a caller who is told what to do while the call goes on.
+    pub fn place_directed(&self, from: &str, to: &str) -> Result<(Arc<Record>, Director), PlaceError> {
+        let number = self.callable(to)?;
+        let (caller, director) = Caller::directed(&self.0.registry);
+        Ok((self.begin_inbound(from, number, caller), director))
+    }
+
+    /// A number somebody is asked about when it rings, with the URL to ask.
+    fn callable(&self, to: &str) -> Result<(Number, Callback), PlaceError> {
         let number = self.numbers().iter().find(|number| number.phone_number == to).cloned();
         let number = number.ok_or_else(|| PlaceError::UnknownNumber(to.to_owned()))?;
         let voice = number.voice().ok_or_else(|| PlaceError::NoVoiceUrl(to.to_owned()))?;
-        let caller = Caller::new(steps, &self.0.registry)?;
+        Ok((number, voice))
+    }
+
+    fn begin_inbound(&self, from: &str, (number, voice): (Number, Callback), caller: Caller) -> Arc<Record> {
         let entry = Entry {
             first: Source::Url(voice, Vec::new()),
             fallback: number.fallback(),
@@ -181,11 +197,11 @@ impl Carrier {
         let facts = Facts {
             sid: ids::sid("CA"),
             from: from.to_owned(),
-            to: to.to_owned(),
+            to: number.phone_number,
             direction: Direction::Inbound,
             phone_number_sid: Some(number.sid),
         };
-        Ok(self.begin(facts, entry, caller))
+        self.begin(facts, entry, caller)
     }
 
     /// A call by this sid.

@@ -5,6 +5,7 @@ pub(crate) mod local;
 mod report;
 pub(crate) mod serve;
 mod shutdown;
+pub(crate) mod test;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Call(call::Call),
     /// A whole call on this machine: phone network, model and one media pod, no accounts, no root.
     Local(Box<local::Local>),
+    /// Agent tests from a file (say, press, expect): exit code 0 all passed, 1 one failed, 2 they could not be run.
+    Test(test::Test),
 }
 
 /// How a run ended: without a violation and a failed step, or not.

@@ -16,6 +16,13 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => cli::serve::run(serve).await?,
         Command::Call(call) => cli::call::run(call).await?,
         Command::Local(local) => cli::local::run(*local).await?,
+        Command::Test(test) => match cli::test::run(test).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                eprintln!("Error: {error:#}");
+                return Ok(ExitCode::from(2));
+            }
+        },
     };
     Ok(match outcome {
         Outcome::Passed => ExitCode::SUCCESS,

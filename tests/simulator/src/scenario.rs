@@ -39,6 +39,20 @@ pub struct Scenario {
     pub action_after_hang_up: bool,
 }
 
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            account: Account::demo(),
+            numbers: Vec::new(),
+            callees: Vec::new(),
+            model: ScenarioModel::default(),
+            callers: Vec::new(),
+            stream_url_form: StreamUrlForm::default(),
+            action_after_hang_up: false,
+        }
+    }
+}
+
 /// A number and the webhooks it has before Switchboard comes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ScenarioNumber {

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::call::Call;
 use super::ids;
 use super::line::{Interrupt, Line};
+use super::record::Event;
 use super::twiml::Dial;
 use super::webhook::Form;
 use crate::caller::{Caller, Ear, Step};
@@ -77,6 +78,9 @@ impl Outcome {
 pub(super) async fn run(call: &Call, line: &mut Line, dial: &Dial) -> Result<Outcome, Interrupt> {
     let sid = ids::sid("CA");
     let outcome = |status, duration| Outcome { status, sid: sid.clone(), duration };
+    for number in &dial.numbers {
+        call.record.note(Event::Dialled { number: number.clone() });
+    }
     let settings = call.carrier.settings();
     let callees =
         dial.numbers.iter().filter_map(|number| settings.callees.iter().find(|c| c.number == *number));

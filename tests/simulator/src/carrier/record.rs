@@ -117,6 +117,8 @@ pub enum Event {
     Answered,
     /// A verb began.
     VerbStarted { verb: &'static str },
+    /// A number is dialled by a verb.
+    Dialled { number: String },
     /// The media stream is open and `start` was sent.
     StreamStarted { stream_sid: String },
     /// The media stream is over.

@@ -4,8 +4,8 @@
 //! media pod as a child process; the scenario's first caller; events and transcript as they come; a WAV. *Guarantees:* no
 //! root, no network beyond loopback, nothing left behind but the WAV; fails on a violation or a caller's failed step.
 
-mod agent;
-mod pod;
+pub(super) mod agent;
+pub(super) mod pod;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::{Outcome, shutdown};
 /// How often the call and its transcript are looked at.
 const POLL: Duration = Duration::from_millis(150);
 /// Where the product's public URL leads; it never leaves the machine.
-const LOOPBACK: &str = "127.0.0.1:0";
+pub(super) const LOOPBACK: &str = "127.0.0.1:0";
 
 #[derive(Args, Debug)]
 pub(crate) struct Local {
@@ -83,7 +83,7 @@ pub(crate) async fn run(local: Local) -> anyhow::Result<Outcome> {
 }
 
 /// The numbers' webhooks, as the operator would set them.
-fn point_numbers_at(scenario: &mut Scenario, agent: &LocalAgent) {
+pub(super) fn point_numbers_at(scenario: &mut Scenario, agent: &LocalAgent) {
     let base = format!("{}/{}/{}/twilio", agent.public_url, agent.namespace, agent.name);
     for number in &mut scenario.numbers {
         number.fields.clear();

@@ -12,22 +12,22 @@ use simulator::scenario::Scenario;
 
 /// An agent ready to be mounted.
 #[derive(Debug)]
-pub(super) struct LocalAgent {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) public_url: String,
+pub(in crate::cli) struct LocalAgent {
+    pub(in crate::cli) namespace: String,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) public_url: String,
     /// The document.
-    pub(super) file: Value,
+    pub(in crate::cli) file: Value,
     /// `keyring.json`.
-    pub(super) keyring: Value,
+    pub(in crate::cli) keyring: Value,
     /// Contents by `<name>/<key>`.
-    pub(super) secrets: BTreeMap<String, String>,
+    pub(in crate::cli) secrets: BTreeMap<String, String>,
     /// Bearer token of the pod's API.
-    pub(super) api_token: String,
+    pub(in crate::cli) api_token: String,
 }
 
 impl LocalAgent {
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         own: Option<Value>,
         scenario: &Scenario,
         carrier_url: &str,
@@ -79,10 +79,15 @@ impl LocalAgent {
 }
 
 /// The user's own agent file, JSON or YAML.
-pub(super) fn read(path: &Path) -> anyhow::Result<Value> {
+pub(in crate::cli) fn read(path: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: Value =
         serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    check(file, path)
+}
+
+/// Refuses a document of `path` that is no agent file.
+pub(in crate::cli) fn check(file: Value, path: &Path) -> anyhow::Result<Value> {
     ensure!(file["carrier"]["twilio"].is_object(), "{} is not an agent file: no carrier", path.display());
     Ok(file)
 }

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,19 +24,19 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// A running media pod.
 #[derive(Debug)]
-pub(super) struct Pod {
+pub(in crate::cli) struct Pod {
     child: Child,
     http: Client,
     api: SocketAddr,
     api_token: String,
-    pub(super) public_address: SocketAddr,
+    pub(in crate::cli) public_address: SocketAddr,
     /// Removed when the pod is dropped.
     _mounts: Mounts,
 }
 
 impl Pod {
     /// Starts it and waits until it can serve.
-    pub(super) async fn start(media: &Path, agent: &LocalAgent, log: &str) -> anyhow::Result<Self> {
+    pub(in crate::cli) async fn start(media: &Path, agent: &LocalAgent, log: &str) -> anyhow::Result<Self> {
         ensure!(media.is_file(), "{} is missing: cargo build -p media-pod", media.display());
         let mounts = Mounts::create(agent)?;
         let [public_address, api, admin] = free_addresses()?;
@@ -81,7 +82,7 @@ impl Pod {
     }
 
     /// Returns when the pod ended by itself, with the error that this is.
-    pub(super) async fn ended(&mut self) -> anyhow::Error {
+    pub(in crate::cli) async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
             Ok(status) => anyhow::anyhow!("the media pod ended ({status})"),
             Err(error) => error.into(),
@@ -89,12 +90,12 @@ impl Pod {
     }
 
     /// What the pod's API knows of a call.
-    pub(super) fn calls(&self) -> Calls {
+    pub(in crate::cli) fn calls(&self) -> Calls {
         Calls { http: self.http.clone(), api: self.api, token: self.api_token.clone() }
     }
 
     /// SIGTERM, and SIGKILL to a pod that does not end in time.
-    pub(super) async fn stop(mut self) {
+    pub(in crate::cli) async fn stop(mut self) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             let _ = kill_process(pid, Signal::TERM); // it may have ended already
@@ -108,7 +109,7 @@ impl Pod {
 
 /// The pod's API, as far as a transcript needs it.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(in crate::cli) struct Calls {
     http: Client,
     api: SocketAddr,
     token: String,
@@ -116,7 +117,7 @@ pub(super) struct Calls {
 
 impl Calls {
     /// `GET /v1/calls/{sid}`; `None` while the pod does not know the call.
-    pub(super) async fn fetch(&self, sid: &str) -> Option<Value> {
+    pub(in crate::cli) async fn fetch(&self, sid: &str) -> Option<Value> {
         let url = format!("http://{}/v1/calls/{sid}", self.api);
         let response = self.http.get(url).bearer_auth(&self.token).send().await.ok()?;
         response.error_for_status().ok()?.json().await.ok()
@@ -131,7 +132,9 @@ struct Mounts {
 
 impl Mounts {
     fn create(agent: &LocalAgent) -> anyhow::Result<Self> {
-        let root = std::env::temp_dir().join(format!("switchboard-local-{}", std::process::id()));
+        static PODS: AtomicU32 = AtomicU32::new(0);
+        let (process, pod) = (std::process::id(), PODS.fetch_add(1, Ordering::Relaxed));
+        let root = std::env::temp_dir().join(format!("switchboard-local-{process}-{pod}"));
         // Fails if it is there already: nobody else's directory is written to.
         std::fs::DirBuilder::new()
             .mode(0o700)
