@@ -30,7 +30,7 @@ pub(crate) struct Serve {
     /// Address of the model.
     #[arg(long, default_value = "127.0.0.1:4011")]
     model_addr: String,
-    /// Where TLS ends: https://public.host[/prefix]=http://upstream:port; repeatable, the longest match counts.
+    /// Where TLS ends: `https://public.host[/prefix]=http://upstream:port`; repeatable, the longest match counts.
     #[arg(long)]
     edge: Vec<Edge>,
     /// One more number of the account: E.164,PN sid[,voice URL]; repeatable.
