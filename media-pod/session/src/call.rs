@@ -54,7 +54,10 @@ pub struct Call {
     dice: Dice,
     /// Counts connections, so that an answer is given on the one it was asked on.
     connection: u32,
+    /// What the caller said while no model listened.
     waiting: WaitingAudio,
+    /// What the caller said last on a connection that will be replaced.
+    recent: WaitingAudio,
     replies: Replies,
     playback: Playback,
     words: Words,
@@ -126,6 +129,7 @@ impl Call {
             dice: Dice::new(seed),
             connection: 0,
             waiting: WaitingAudio::default(),
+            recent: WaitingAudio::default(),
             replies: Replies::default(),
             playback: Playback::new(epoch),
             words: Words::default(),
@@ -248,6 +252,9 @@ impl Call {
         if self.stay == Stay::Leaving && self.is_pause() {
             self.hand_over();
             return;
+        }
+        if self.link.is_expiring() && self.is_pause() {
+            self.recycle();
         }
         self.settle_clocks();
     }

@@ -141,6 +141,8 @@ pub enum ModelEvent {
         /// Class, for metrics.
         class: RefusalClass,
     },
+    /// The provider will end this connection before long; until then it works as before. Once per connection.
+    Expiring,
     /// The connection is gone; nothing more comes from it.
     Lost {
         /// Why.

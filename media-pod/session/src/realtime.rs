@@ -15,7 +15,7 @@
 //! | Opening | the socket is open, `session.created` is awaited; `Configure` may already come | [`OPEN_TIMEOUT`] |
 //! | Warm | a connection kept ahead of a call; answers nothing | never |
 //! | Configuring | `session.update` is out. Commands wait, bounded: nothing may be appended before `session.updated`, because the server still expects another audio format | [`CONFIGURE_TIMEOUT`] |
-//! | Live | turns, barge-in, tool loop | a response that is asked for or active and silent for too long |
+//! | Live | turns, barge-in, tool loop; once `Expiring`, [`RETIREMENT`] after the socket opened | a response that is asked for or active and silent for too long |
 //! | Ended | every input is refused | |
 //!
 //! In `Live` at most one response is active and at most one `response.create` is in flight; both, and what waits behind
@@ -62,6 +62,10 @@ pub const OPEN_TIMEOUT: Ms = Ms(10_000);
 
 /// How long `session.updated` may take. The caller waits meanwhile; another engine is the better answer.
 pub const CONFIGURE_TIMEOUT: Ms = Ms(5_000);
+
+/// When a connection asks to be replaced, counted from its opening. The documented limit of a session is 60 minutes, 30 in
+/// older documents, and it ends without a warning: three minutes are enough for a pause in any conversation.
+pub const RETIREMENT: Ms = Ms::from_secs(27 * 60);
 
 /// Everything that can happen to a connection. Frames do not print: they quote people.
 #[derive(Clone, PartialEq)]
@@ -199,8 +203,16 @@ pub struct Realtime {
     now: Ms,
     opened: Ms,
     expires_at: Option<u64>,
+    service: Service,
     state: State,
     out: Outbox,
+}
+
+/// Whether the call was told that this connection will not last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Active,
+    Retiring,
 }
 
 #[derive(Debug)]
@@ -226,6 +238,7 @@ impl Realtime {
             now,
             opened: now,
             expires_at: None,
+            service: Service::Active,
             state: State::Opening { attached: None },
             out: Outbox::default(),
         }
@@ -383,8 +396,19 @@ impl Realtime {
         };
         match (is_late, &mut self.state) {
             (Some(reason), _) => self.lose(reason),
-            (None, State::Live(live)) => live.pump(self.now, &mut self.out),
+            (None, State::Live(live)) => {
+                live.pump(self.now, &mut self.out);
+                self.retire();
+            }
             (None, State::Opening { .. } | State::Warm | State::Configuring { .. } | State::Ended) => {}
+        }
+    }
+
+    /// Says once, in time, that the provider will end this session.
+    fn retire(&mut self) {
+        if self.service == Service::Active && self.now >= self.opened + RETIREMENT {
+            self.service = Service::Retiring;
+            self.out.event(ModelEvent::Expiring);
         }
     }
 
@@ -419,7 +443,10 @@ impl Realtime {
         match &self.state {
             State::Opening { .. } => Some(self.opened + OPEN_TIMEOUT),
             State::Configuring { since, .. } => Some(*since + CONFIGURE_TIMEOUT),
-            State::Live(live) => live.deadline(self.now),
+            State::Live(live) => {
+                let retirement = (self.service == Service::Active).then(|| self.opened + RETIREMENT);
+                live.deadline(self.now).into_iter().chain(retirement).min()
+            }
             State::Warm | State::Ended => None,
         }
     }

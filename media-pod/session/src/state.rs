@@ -82,6 +82,7 @@ impl Phase {
 ///   ▲     │               │
 ///   │     └─────lose──────┤
 ///   └──retry── BackingOff ◄┘──lose, nothing left──► Down
+///                  ▲ recycle: expiring, and nothing is going on
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -95,6 +96,8 @@ pub(crate) enum Link {
         attempt: Attempt,
         /// Since when.
         since: Ms,
+        /// Whether it will last.
+        lease: Lease,
     },
     /// No engine is left.
     Down,
@@ -107,6 +110,15 @@ pub(crate) struct Attempt {
     pub(crate) engine: usize,
     /// Failures of this engine since it last proved itself.
     pub(crate) failures: u32,
+}
+
+/// Whether a connection will last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lease {
+    /// As far as is known.
+    Running,
+    /// The provider will end it before long.
+    Expiring,
 }
 
 /// Failures in a row after which the next engine is tried.
@@ -137,15 +149,34 @@ impl Link {
         let Self::Connecting(attempt) = *self else {
             return Err(Ignored::Unexpected { input: "ready", state: self.name() });
         };
-        *self = Self::Ready { attempt, since: now };
+        *self = Self::Ready { attempt, since: now, lease: Lease::Running };
         Ok(())
+    }
+
+    /// The provider will end this connection.
+    pub(crate) const fn expire(&mut self) {
+        if let Self::Ready { lease, .. } = self {
+            *lease = Lease::Expiring;
+        }
+    }
+
+    /// Whether the connection should be replaced as soon as that disturbs nobody.
+    pub(crate) const fn is_expiring(&self) -> bool {
+        matches!(self, Self::Ready { lease: Lease::Expiring, .. })
+    }
+
+    /// `Ready` → `BackingOff` on the same engine, with nothing to wait for: the old connection is given up for a new one.
+    pub(crate) const fn recycle(&mut self) {
+        if let Self::Ready { attempt, .. } = *self {
+            *self = Self::BackingOff(Attempt { failures: 0, ..attempt });
+        }
     }
 
     /// `Connecting` or `Ready` → `BackingOff` on the same engine, or on the next one, or → `Down`.
     pub(crate) fn lose(&mut self, now: Ms, reason: ModelLoss, engines: usize) -> Result<(), Ignored> {
         let mut attempt = match *self {
             Self::Connecting(attempt) => attempt,
-            Self::Ready { attempt, since } if now.since(since) < PROVEN => attempt,
+            Self::Ready { attempt, since, .. } if now.since(since) < PROVEN => attempt,
             Self::Ready { attempt, .. } => Attempt { failures: 0, ..attempt },
             Self::BackingOff(_) | Self::Down => {
                 return Err(Ignored::Unexpected { input: "lost", state: self.name() });

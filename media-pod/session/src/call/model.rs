@@ -23,6 +23,9 @@ const BACKOFF_CAP: Ms = Ms::from_secs(4);
 /// The caller's audio kept while no model listens.
 const WAITING_LIMIT: u64 = 10_000 * BYTES_PER_MS;
 
+/// The caller's last audio that a connection's successor hears as well. A detector of speech reports within this time.
+const RECENT_LIMIT: u64 = 1000 * BYTES_PER_MS;
+
 /// Frames kept while no model listens: 10 s in frames of 20 ms, and as many short ones.
 const WAITING_FRAMES: usize = 1000;
 
@@ -63,6 +66,7 @@ impl Call {
                 return self.handle_tool_call(call, reply, name, arguments);
             }
             ModelEvent::ReplyEnded { reply, outcome: _ } => return self.handle_reply_ended(&reply),
+            ModelEvent::Expiring => self.link.expire(),
             ModelEvent::Usage(usage) => self.event(Event::Usage(usage)),
             ModelEvent::Refused { class } => self.event(Event::ModelRefused { class }),
         }
@@ -91,6 +95,23 @@ impl Call {
         Ok(())
     }
 
+    /// Replaces a connection that its provider will end, in a pause: the caller hears nothing of it. What was heard of
+    /// the caller last goes to the new connection as well, because it may be the beginning of a word that the old one
+    /// has not reported.
+    pub(super) fn recycle(&mut self) {
+        self.waiting = std::mem::take(&mut self.recent);
+        self.link.recycle();
+        self.leave_connection();
+        self.connect();
+    }
+
+    /// What belonged to the connection does so no more: what was sent plays on, nothing of it follows.
+    fn leave_connection(&mut self) {
+        self.playback.detach();
+        self.replies.fence();
+        self.floor.open();
+    }
+
     /// The connection is gone: what was sent plays on, what was owed stays owed, the next attempt is due.
     fn handle_lost(&mut self, reason: ModelLoss) -> Result<(), Ignored> {
         let was_ready = self.link.is_ready();
@@ -102,9 +123,8 @@ impl Call {
         }
         self.opening.again();
         if was_ready {
-            self.playback.detach();
-            self.replies.fence();
-            self.floor.open();
+            self.recent.take();
+            self.leave_connection();
             if was_expected && !self.opening.is_going_on() {
                 self.debt = Debt::Sentence;
             }
@@ -131,11 +151,14 @@ impl Call {
     /// The caller's audio. It goes to the model also while the agent must not be interrupted: nothing the caller says
     /// is lost, it is answered afterwards.
     pub(super) fn hear(&mut self, audio: Payload) {
-        if self.link.is_ready() {
-            self.command(ModelCommand::Append(audio));
-        } else {
-            self.waiting.push(audio);
+        if !self.link.is_ready() {
+            self.waiting.push(audio, WAITING_LIMIT);
+            return;
         }
+        if self.link.is_expiring() {
+            self.recent.push(audio.clone(), RECENT_LIMIT);
+        }
+        self.command(ModelCommand::Append(audio));
     }
 }
 
@@ -145,7 +168,7 @@ fn backoff(failures: u32) -> Ms {
     Ms(doubled).min(BACKOFF_CAP)
 }
 
-/// The caller's audio while no model listens; the oldest is dropped first.
+/// The caller's audio kept for a connection to come; the oldest is dropped first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WaitingAudio {
     frames: VecDeque<Payload>,
@@ -153,10 +176,10 @@ pub(super) struct WaitingAudio {
 }
 
 impl WaitingAudio {
-    fn push(&mut self, audio: Payload) {
+    fn push(&mut self, audio: Payload, limit: u64) {
         self.bytes += audio.mulaw_len();
         self.frames.push_back(audio);
-        while self.bytes > WAITING_LIMIT || self.frames.len() > WAITING_FRAMES {
+        while self.bytes > limit || self.frames.len() > WAITING_FRAMES {
             self.bytes -= self.frames.pop_front().map_or(self.bytes, |oldest| oldest.mulaw_len());
         }
     }

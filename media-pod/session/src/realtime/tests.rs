@@ -100,9 +100,10 @@ impl Bench {
         self.now = self.now + time;
     }
 
+    /// What it waits for, but its retirement, which is always ahead.
     pub(super) fn deadline(&mut self) -> Option<Ms> {
         match self.machine.poll_output() {
-            RealtimeOutput::Wait(at) => at,
+            RealtimeOutput::Wait(at) => at.filter(|at| *at != RETIREMENT),
             other => panic!("not drained: {other:?}"),
         }
     }

@@ -7,6 +7,7 @@ mod greeting;
 mod limits;
 mod loss;
 mod over_realtime;
+mod recycle;
 mod support;
 mod tools;
 mod turns;

@@ -163,6 +163,29 @@ fn a_replay_is_the_conversation_in_order_with_each_call_before_its_output() {
 }
 
 #[test]
+fn a_connection_says_once_and_in_time_that_its_session_will_end() {
+    let mut bench = Bench::live(config());
+    bench.pass(Ms(RETIREMENT.0 - 1));
+    assert_eq!(bench.input(RealtimeInput::Tick), []);
+    assert_eq!(bench.wait(), [Out::Told(ModelEvent::Expiring)]);
+    assert_eq!(bench.now, RETIREMENT);
+    assert_eq!(bench.deadline(), None);
+    bench.pass(Ms::from_secs(60));
+    assert_eq!(bench.input(RealtimeInput::Tick), []);
+    assert_eq!(bench.speak(Speech::Reply), [asked("response_1")], "it works on");
+}
+
+#[test]
+fn a_connection_that_grew_old_before_its_call_says_so_at_once() {
+    let mut bench = Bench::new();
+    bench.server(json!({"type": "session.created", "session": {}}));
+    bench.pass(RETIREMENT);
+    bench.input(RealtimeInput::Configure(Box::new(config())));
+    bench.server(json!({"type": "session.updated", "session": {}}));
+    assert_eq!(bench.wait(), [Out::Told(ModelEvent::Expiring)]);
+}
+
+#[test]
 fn a_closed_socket_says_why() {
     let closed = |bench: &mut Bench, code| bench.input(RealtimeInput::Closed(Closed { code }));
     let told = |reason| [Out::Told(ModelEvent::Lost { reason }), Out::Ended];
