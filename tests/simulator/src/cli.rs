@@ -1,7 +1,9 @@
 //! The command line: what can be asked of `switchboard-sim`, one module per subcommand.
 
 pub(crate) mod call;
+pub(crate) mod load;
 pub(crate) mod local;
+pub(crate) mod relay;
 mod report;
 pub(crate) mod serve;
 mod shutdown;
@@ -34,6 +36,10 @@ pub(crate) enum Command {
     Call(call::Call),
     /// A whole call on this machine: phone network, model and one media pod, no accounts, no root.
     Local(Box<local::Local>),
+    /// Many calls at once against a running media pod or relay.
+    Load(Box<load::Load>),
+    /// The naive relay that the product is measured against.
+    Relay(relay::RelayCommand),
     /// Agent tests from a file (say, press, expect): exit code 0 all passed, 1 one failed, 2 they could not be run.
     Test(test::Test),
 }

@@ -6,7 +6,9 @@
 
 pub mod caller;
 pub mod carrier;
+pub mod load;
 pub mod model;
+pub mod relay;
 pub mod scenario;
 pub mod violations;
 pub mod voice;

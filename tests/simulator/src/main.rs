@@ -16,6 +16,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => cli::serve::run(serve).await?,
         Command::Call(call) => cli::call::run(call).await?,
         Command::Local(local) => cli::local::run(*local).await?,
+        Command::Load(load) => cli::load::run(*load).await?,
+        Command::Relay(relay) => cli::relay::run(relay).await?,
         Command::Test(test) => match cli::test::run(test).await {
             Ok(outcome) => outcome,
             Err(error) => {
