@@ -54,6 +54,11 @@ impl Payload {
         Self { base64: Bytes::from(STANDARD.encode(mulaw)), bytes: mulaw.len() as u64 }
     }
 
+    /// Silence of this length.
+    pub fn silence(length: Ms) -> Self {
+        Self::from_mulaw(&vec![SILENCE; length.0.saturating_mul(BYTES_PER_MS) as usize])
+    }
+
     /// The base64 text, ASCII.
     pub const fn base64(&self) -> &Bytes {
         &self.base64

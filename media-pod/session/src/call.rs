@@ -6,9 +6,10 @@
 //! `docs/session.md` shows all of it together with the tests.
 //!
 //! This file is the frame: inputs are handed to the part that knows them, and after each one [`Call::settle`] does
-//! what has become possible. The parts: `model` (connection), `speech` (floor and barge-in), `voice` (replies and
+//! what has become possible. The parts: `model` (connection), `ear` (gaps in the caller's audio), `speech` (floor and barge-in), `voice` (replies and
 //! their audio), `toolbox` (tools and call control), `limits` (silence, duration, keys, hand-over).
 
+mod ear;
 mod limits;
 mod model;
 mod record;
@@ -30,6 +31,7 @@ use crate::state::{Attempt, Floor, Link, Opening, Parting, Patience, Phase, Stay
 use crate::timer::{Timer, TimerTable};
 use crate::tools::{self, ToolDefinition};
 use crate::{Epoch, Ms, Redacted};
+use ear::Ear;
 use limits::Digits;
 use model::{Dice, WaitingAudio};
 use record::{Memory, Scribe};
@@ -54,6 +56,7 @@ pub struct Call {
     dice: Dice,
     /// Counts connections, so that an answer is given on the one it was asked on.
     connection: u32,
+    ear: Ear,
     /// What the caller said while no model listened.
     waiting: WaitingAudio,
     /// What the caller said last on a connection that will be replaced.
@@ -128,6 +131,7 @@ impl Call {
             stay: Stay::Here,
             dice: Dice::new(seed),
             connection: 0,
+            ear: Ear::default(),
             waiting: WaitingAudio::default(),
             recent: WaitingAudio::default(),
             replies: Replies::default(),
@@ -194,8 +198,8 @@ impl Call {
 
     fn handle_phone(&mut self, event: PhoneEvent) -> Result<(), Ignored> {
         match event {
-            PhoneEvent::Media { timestamp: _, audio } => {
-                self.hear(audio);
+            PhoneEvent::Media { timestamp, audio } => {
+                self.hear(timestamp, audio);
                 Ok(())
             }
             PhoneEvent::Digit(digit) => self.handle_digit(digit),
@@ -227,6 +231,7 @@ impl Call {
                 Timer::Backoff => self.connect(),
                 Timer::ConfirmSpeech => self.confirm_speech(),
                 Timer::EndlessSpeech => self.floor.open(),
+                Timer::Stall => self.fill_silence(),
                 Timer::Reply => self.give_up_reply(),
                 Timer::Tool => self.time_out_tools(),
                 Timer::Digits => self.flush_digits(),

@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     ConfirmSpeech,
     /// Speech has lasted too long to believe that its end was not lost.
     EndlessSpeech,
+    /// The phone sent nothing for too long while its caller speaks.
+    Stall,
     /// A reply that was asked for did not begin.
     Reply,
     /// A tool did not end in time.
@@ -38,7 +40,7 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// All of them, in the order in which they fire at the same time.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::MaxDuration,
         Self::HandOver,
         Self::Farewell,
@@ -47,6 +49,7 @@ impl Timer {
         Self::Backoff,
         Self::ConfirmSpeech,
         Self::EndlessSpeech,
+        Self::Stall,
         Self::Reply,
         Self::Tool,
         Self::Digits,

@@ -58,6 +58,7 @@ impl Call {
         } else {
             self.timers.stop(Timer::Silence);
         }
+        self.settle_ear();
         match self.next_tool_deadline() {
             Some(deadline) => self.timers.set(Timer::Tool, deadline),
             None => self.timers.stop(Timer::Tool),

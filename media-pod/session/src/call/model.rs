@@ -148,9 +148,8 @@ impl Call {
         self.part(Parting { ending, asked_by: None });
     }
 
-    /// The caller's audio. It goes to the model also while the agent must not be interrupted: nothing the caller says
-    /// is lost, it is answered afterwards.
-    pub(super) fn hear(&mut self, audio: Payload) {
+    /// Gives the model audio of the caller, now or when it listens.
+    pub(super) fn give(&mut self, audio: Payload) {
         if !self.link.is_ready() {
             self.waiting.push(audio, WAITING_LIMIT);
             return;

@@ -11,8 +11,9 @@ fn a_call_connects_then_greets_then_hands_over_what_the_caller_said_meanwhile() 
     let mut stage = Stage::dialled(plan().greets("Hello."));
     assert_eq!(stage.news(), ["connect 0", "journal 1: attached"]);
     stage.frame();
-    stage.run(40);
+    stage.run(20);
     stage.frame();
+    stage.run(20);
     assert_eq!(stage.deeds(), Vec::<String>::new());
     stage.model(ModelEvent::Ready);
     assert_eq!(stage.news(), ["model ready after 40", "say Hello.", "append 20", "append 20"]);
