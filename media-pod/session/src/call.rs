@@ -52,6 +52,8 @@ pub struct Call {
     floor: Floor,
     opening: Opening,
     patience: Patience,
+    /// When the caller's last turn ended.
+    turn_ended: Option<Ms>,
     stay: Stay,
     dice: Dice,
     /// Counts connections, so that an answer is given on the one it was asked on.
@@ -128,6 +130,7 @@ impl Call {
             floor: Floor::Open,
             opening,
             patience: Patience::Fresh,
+            turn_ended: None,
             stay: Stay::Here,
             dice: Dice::new(seed),
             connection: 0,
@@ -311,7 +314,12 @@ impl Call {
     }
 
     fn write(&mut self, fact: Fact) {
-        if let Some(entry) = self.scribe.write(self.now, fact) {
+        self.write_of(self.now, fact);
+    }
+
+    /// Writes what happened at a time but became known only now.
+    fn write_of(&mut self, at: Ms, fact: Fact) {
+        if let Some(entry) = self.scribe.write(at, fact) {
             self.push(entry);
         }
     }
@@ -321,7 +329,7 @@ impl Call {
         if self.link.is_ready() {
             self.command(ModelCommand::Context(item.clone()));
         }
-        self.memory.push(item);
+        self.memory.push(self.now, item);
     }
 
     /// Makes the model say something of ours.

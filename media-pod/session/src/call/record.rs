@@ -16,10 +16,11 @@ const MAX_ITEMS: usize = 400;
 /// Bytes of text kept for a replay.
 const MAX_TEXT: usize = 128 * 1024;
 
-/// The conversation so far, as the model must remember it.
+/// The conversation so far, as the model must remember it: in the order in which it happened, which is not always the
+/// order in which it became known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
-    items: VecDeque<HistoryItem>,
+    items: VecDeque<(Ms, HistoryItem)>,
     text: usize,
 }
 
@@ -29,55 +30,58 @@ impl Memory {
         let mut memory = Self::default();
         let mut digits = String::new();
         let mut started = Vec::new();
-        for entry in journal.0 {
-            if !matches!(entry.fact, Fact::Digit { .. }) {
-                memory.push_digits(&mut digits);
+        let mut last = Ms::ZERO;
+        for Entry { at, fact, .. } in journal.0 {
+            if !matches!(fact, Fact::Digit { .. }) {
+                memory.push_digits(last, &mut digits);
             }
-            match entry.fact {
-                Fact::CallerSaid { text } => memory.push(HistoryItem::Caller(text)),
-                Fact::AgentSaid { text, interrupted: _ } => memory.push(HistoryItem::Agent(text)),
+            last = last.max(at);
+            match fact {
+                Fact::CallerSaid { text } => memory.push(at, HistoryItem::Caller(text)),
+                Fact::AgentSaid { text, interrupted: _ } => memory.push(at, HistoryItem::Agent(text)),
                 Fact::Digit { digit } => digits.push(*digit.expose()),
                 Fact::ToolStarted { call, name, arguments } => started.push((call, name, arguments)),
                 Fact::ToolEnded { call: ended, output } => {
                     if let Some(index) = started.iter().position(|(call, ..)| *call == ended) {
                         let (call, name, arguments) = started.remove(index);
-                        memory.push(HistoryItem::Tool { call, name, arguments, output });
+                        memory.push(at, HistoryItem::Tool { call, name, arguments, output });
                     }
                 }
                 Fact::Attached | Fact::Greeted | Fact::Unknown => {}
             }
         }
-        memory.push_digits(&mut digits);
+        memory.push_digits(last, &mut digits);
         for (call, name, arguments) in started {
             let output = Redacted::new(OUTCOME_UNKNOWN.to_owned());
-            memory.push(HistoryItem::Tool { call, name, arguments, output });
+            memory.push(last, HistoryItem::Tool { call, name, arguments, output });
         }
         memory
     }
 
-    fn push_digits(&mut self, digits: &mut String) {
+    fn push_digits(&mut self, at: Ms, digits: &mut String) {
         if !digits.is_empty() {
-            self.push(pressed(&std::mem::take(digits)));
+            self.push(at, pressed(&std::mem::take(digits)));
         }
     }
 
-    /// Adds an entry, dropping the oldest beyond the bounds.
-    pub(super) fn push(&mut self, item: HistoryItem) {
+    /// Adds what happened at a time, dropping the oldest beyond the bounds.
+    pub(super) fn push(&mut self, at: Ms, item: HistoryItem) {
         self.text += text_len(&item);
-        self.items.push_back(item);
+        let later = self.items.iter().rev().take_while(|(time, _)| *time > at).count();
+        self.items.insert(self.items.len() - later, (at, item));
         while self.items.len() > MAX_ITEMS || (self.text > MAX_TEXT && self.items.len() > 1) {
-            self.text -= self.items.pop_front().as_ref().map_or(0, text_len);
+            self.text -= self.items.pop_front().map_or(0, |(_, oldest)| text_len(&oldest));
         }
     }
 
     /// All of it, oldest first.
     pub(super) fn items(&self) -> Vec<HistoryItem> {
-        self.items.iter().cloned().collect()
+        self.items.iter().map(|(_, item)| item.clone()).collect()
     }
 
     /// Whether the last entry is one the agent has to answer.
     pub(super) fn owes_reply(&self) -> bool {
-        match self.items.back() {
+        match self.items.back().map(|(_, item)| item) {
             Some(HistoryItem::Caller(_) | HistoryItem::System(_) | HistoryItem::Tool { .. }) => true,
             Some(HistoryItem::Agent(_)) | None => false,
         }
@@ -172,15 +176,15 @@ mod tests {
     fn the_memory_keeps_the_newest_within_its_bounds() {
         let mut memory = Memory::default();
         for n in 0..1000 {
-            memory.push(HistoryItem::Caller(Redacted::new(n.to_string())));
+            memory.push(Ms(n), HistoryItem::Caller(Redacted::new(n.to_string())));
         }
         assert_eq!(memory.items().len(), MAX_ITEMS);
         assert_eq!(memory.items().last(), Some(&HistoryItem::Caller(Redacted::new("999".to_owned()))));
         for _ in 0..10 {
-            memory.push(HistoryItem::Agent(Redacted::new("x".repeat(MAX_TEXT / 4))));
+            memory.push(Ms(1000), HistoryItem::Agent(Redacted::new("x".repeat(MAX_TEXT / 4))));
         }
         assert_eq!(memory.items().len(), 4);
-        memory.push(HistoryItem::Agent(Redacted::new("x".repeat(2 * MAX_TEXT))));
+        memory.push(Ms(1000), HistoryItem::Agent(Redacted::new("x".repeat(2 * MAX_TEXT))));
         assert_eq!(memory.items().len(), 1);
     }
 

@@ -53,6 +53,7 @@ impl Call {
             // Noise: as if nothing had been.
             Claim::Unconfirmed => {}
             Claim::Turn => {
+                self.turn_ended = Some(self.now);
                 self.timers.set(Timer::Reply, self.now + super::limits::REPLY_BEGINS);
                 // Where the engine answers by itself, its answer covers what was owed before.
                 self.debt = if self.plan.server_replies() { Debt::None } else { Debt::Reply };

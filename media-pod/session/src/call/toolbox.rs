@@ -1,4 +1,5 @@
-//! Tools: every call of the model gets exactly one output, whatever happens to the words around it.
+//! Tools: every call of the model gets exactly one output, whatever happens to the words around it; the call that ends
+//! the conversation gets the end.
 //!
 //! A tool that ran keeps its result across interruption and loss of the model: on the connection that asked, as its
 //! output; on a later one, as part of the memory. Call control (`end_call`, `transfer`) is the exception: it takes
@@ -26,7 +27,6 @@ const MAX_ANSWERED: usize = 128;
 /// Last words longer than this are not waited for.
 const FAREWELL_LIMIT: Ms = Ms::from_secs(30);
 
-const DONE: &str = "Done.";
 const NOT_HEARD: &str = "Not done: the caller interrupted before your words were heard. The call goes on.";
 const NOT_NOW: &str = "Not done: the call is already about to end.";
 const TOO_MANY: &str = "Error: too many tools are running.";
@@ -128,7 +128,7 @@ impl Call {
         let item = HistoryItem::Tool { call: call.clone(), name, arguments, output: output.clone() };
         if connection == self.connection && self.link.is_ready() {
             self.command(ModelCommand::ToolOutput { call, output });
-            self.memory.push(item);
+            self.memory.push(self.now, item);
             self.await_reply();
         } else {
             self.tell(item);
@@ -228,12 +228,9 @@ impl Call {
         if !is_said || !self.playback.is_silent() {
             return;
         }
+        // No output: it would make the model speak on, and the end of the call is the answer.
         if let Some(asked) = asked_by.clone() {
             self.note_tool_end(&asked, ToolOutcome::Value);
-            if asked.connection == self.connection && self.link.is_ready() {
-                let output = Redacted::new(DONE.to_owned());
-                self.command(ModelCommand::ToolOutput { call: asked.call, output });
-            }
         }
         self.end_parting();
     }

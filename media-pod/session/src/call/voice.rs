@@ -137,7 +137,7 @@ impl Call {
         }
         let text = Redacted::new(heard);
         self.event(Event::AgentTranscript { text: text.clone(), interrupted });
-        self.memory.push(HistoryItem::Agent(text.clone()));
+        self.memory.push(self.now, HistoryItem::Agent(text.clone()));
         self.write(Fact::AgentSaid { text, interrupted });
     }
 
@@ -149,10 +149,13 @@ impl Call {
         }
     }
 
+    /// Words of the caller are known some time after they were said, often after the agent has answered them: they go
+    /// on record where they belong, so that nobody takes them for unanswered.
     pub(super) fn handle_caller_transcript(&mut self, text: Redacted<String>) {
         self.event(Event::CallerTranscript { text: text.clone() });
-        self.memory.push(HistoryItem::Caller(text.clone()));
-        self.write(Fact::CallerSaid { text });
+        let at = self.turn_ended.unwrap_or(self.now);
+        self.memory.push(at, HistoryItem::Caller(text.clone()));
+        self.write_of(at, Fact::CallerSaid { text });
     }
 
     /// Words that are on their way to the caller while a new connection begins: all that was sent of them will be

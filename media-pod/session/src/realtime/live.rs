@@ -207,7 +207,10 @@ impl Live {
                 self.caller = Caller::Unanswered { since: now };
                 out.event(ModelEvent::SpeechStopped);
             }
-            ServerEvent::OutputAdded { call } => self.rounds.acknowledge(&call),
+            ServerEvent::OutputAdded { call } => {
+                self.rounds.acknowledge(&call);
+                self.responses.acknowledge(&call);
+            }
             ServerEvent::ResponseCreated(response) => self.begin_response(now, &response, out)?,
             ServerEvent::ResponseDone(response) => course = self.end_response(now, &response, out)?,
             ServerEvent::ItemAdded { reply, item, kind } => {
@@ -260,6 +263,7 @@ impl Live {
         }
         if owner == Owner::Server {
             self.rounds.answered_by_server();
+            self.responses.answered_by_server();
         }
         if matches!(self.caller, Caller::Unanswered { .. }) {
             self.caller = Caller::Quiet;

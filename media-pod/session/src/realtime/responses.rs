@@ -177,9 +177,29 @@ impl Responses {
     /// The request an error is about: the one it names, or the only one there is.
     fn take_request(&mut self, event_id: Option<&str>) -> Option<Request> {
         let is_meant = |request: &mut Request| event_id.is_none_or(|id| id == request.tag);
-        let in_flight = self.request.take_if(is_meant);
-        let claimed = in_flight.or_else(|| self.active.as_mut()?.claimed.take_if(is_meant));
-        claimed.or_else(|| self.settled.take_if(|request| event_id == Some(request.tag.as_str())))
+        if let Some(in_flight) = self.request.take_if(is_meant) {
+            return Some(in_flight);
+        }
+        let claimed = self.active.as_mut().and_then(|active| active.claimed.take_if(is_meant));
+        let is_named = |request: &mut Request| event_id == Some(request.tag.as_str());
+        let mut refused = claimed.or_else(|| self.settled.take_if(is_named))?;
+        // The response it was taken for is the server's own, and has seen what was acknowledged when it began.
+        refused.answers.retain(|round| !round.is_acknowledged());
+        Some(refused)
+    }
+
+    /// The server acknowledged a tool output; the request that lets the model answer it may be in flight.
+    pub(super) fn acknowledge(&mut self, call: &str) {
+        let rounds = self.request.iter_mut().flat_map(|request| &mut request.answers);
+        rounds.for_each(|round| round.acknowledge(call));
+    }
+
+    /// A reply that is not ours began: it answers what the server had already acknowledged. Our request, still in
+    /// flight, will be refused and must not be repeated for that.
+    pub(super) fn answered_by_server(&mut self) {
+        if let Some(request) = &mut self.request {
+            request.answers.retain(|round| !round.is_acknowledged());
+        }
     }
 
     /// The server refused a request for now. With a response active its end is waited for, otherwise some time.

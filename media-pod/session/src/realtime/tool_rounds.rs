@@ -80,9 +80,7 @@ impl ToolRounds {
 
     /// The server acknowledged an output.
     pub(super) fn acknowledge(&mut self, call: &str) {
-        if let Some(output) = self.output_mut(call).filter(|output| **output == Output::Sent) {
-            *output = Output::Acknowledged;
-        }
+        self.open.iter_mut().for_each(|round| round.acknowledge(call));
     }
 
     /// The reply that made calls is over.
@@ -108,9 +106,7 @@ impl ToolRounds {
 
     /// A reply that is not ours began: it answers what the server had already acknowledged.
     pub(super) fn answered_by_server(&mut self) {
-        self.open.retain(|round| {
-            !(round.is_ready() && round.calls.iter().all(|(_, output)| *output == Output::Acknowledged))
-        });
+        self.open.retain(|round| !(round.is_ready() && round.is_acknowledged()));
     }
 
     fn calls(&self) -> impl Iterator<Item = &(ToolCallId, Output)> {
@@ -124,6 +120,20 @@ impl ToolRounds {
 }
 
 impl Round {
+    /// The server acknowledged an output, perhaps of this round.
+    pub(super) fn acknowledge(&mut self, call: &str) {
+        for (known, output) in &mut self.calls {
+            if known.as_str() == call && *output == Output::Sent {
+                *output = Output::Acknowledged;
+            }
+        }
+    }
+
+    /// Whether every output is part of the conversation: a reply that begins now has seen them.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.calls.iter().all(|(_, output)| *output == Output::Acknowledged)
+    }
+
     fn is_ready(&self) -> bool {
         self.stage == Stage::ReplyOver && self.calls.iter().all(|(_, output)| *output != Output::Awaited)
     }

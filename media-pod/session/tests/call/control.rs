@@ -22,7 +22,6 @@ fn goodbye_is_played_out_before_the_call_ends() {
             "agent: Goodbye.",
             "journal 2: agent said Goodbye.",
             "tool end_call Value after 1500",
-            "output t1: Done.",
             "ended AgentHungUp HangUp",
         ]
     );

@@ -166,6 +166,34 @@ fn a_resumed_call_answers_what_was_left_unanswered() {
 }
 
 #[test]
+fn words_that_became_known_after_their_answer_are_not_answered_again() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.agent_says("r1", "i1", "We are.", 900);
+    stage.run(2000);
+    stage.caller_said("Are you open?");
+    assert_eq!(stage.facts(), ["journal 2: agent said We are.", "journal 3: caller said Are you open?"]);
+    assert!(stage.journal[2].at < stage.journal[1].at, "said before the answer");
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", "replay caller: Are you open? | agent: We are."]);
+}
+
+#[test]
+fn a_new_connection_is_told_words_in_the_order_in_which_they_were_said() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.agent_says("r1", "i1", "We are.", 900);
+    stage.run(2000);
+    stage.caller_said("Are you open?");
+    stage.lose_model(ModelLoss::Closed);
+    stage.run(250);
+    stage.news();
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["replay caller: Are you open? | agent: We are."]);
+}
+
+#[test]
 fn a_resumed_call_greets_when_the_greeting_was_not_heard() {
     let plan = plan().greets("Hello.");
     let stage = Stage::open(plan.clone());

@@ -175,6 +175,48 @@ fn a_continuation_that_was_refused_is_asked_again() {
     assert_eq!(bench.wait(), [asked("response_2")]);
 }
 
+/// A continuation in flight, on a server that echoes our tags or not.
+fn going_on(echoes_tags: bool) -> (Bench, &'static str) {
+    let mut bench = Bench::live(config());
+    let mut request = "response_1";
+    if echoes_tags {
+        bench.speak(verbatim("Hello."));
+        bench.server(created("resp_0", Some("response_1")));
+        bench.server(done("resp_0", "completed"));
+        request = "response_2";
+    }
+    bench.server(created("resp_1", None));
+    bench.server(tool_call("resp_1", "call_1", "completed"));
+    bench.server(done("resp_1", "completed"));
+    assert_eq!(bench.tool_output("call_1", "1"), [output_sent("call_1", "1"), asked(request)]);
+    (bench, request)
+}
+
+#[test]
+fn a_continuation_refused_for_a_reply_that_has_seen_the_outputs_is_not_asked_again() {
+    for echoes_tags in [true, false] {
+        let (mut bench, request) = going_on(echoes_tags);
+        bench.server(acknowledged("call_1"));
+        assert_eq!(bench.server(created("resp_2", None)), [started("resp_2")]);
+        bench.server(error("conversation_already_has_active_response", Some(request)));
+        assert_eq!(bench.server(done("resp_2", "completed")), [ended("resp_2", ReplyOutcome::Completed)]);
+        assert_eq!(bench.deadline(), None, "resp_2 has seen the output");
+    }
+}
+
+#[test]
+fn a_continuation_refused_for_a_reply_that_began_before_the_outputs_is_asked_again() {
+    for echoes_tags in [true, false] {
+        let (mut bench, request) = going_on(echoes_tags);
+        bench.server(created("resp_2", None));
+        bench.server(acknowledged("call_1"));
+        bench.server(error("conversation_already_has_active_response", Some(request)));
+        let outputs = bench.server(done("resp_2", "completed"));
+        let next = if echoes_tags { "response_3" } else { "response_2" };
+        assert_eq!(outputs, [ended("resp_2", ReplyOutcome::Completed), asked(next)]);
+    }
+}
+
 #[test]
 fn more_calls_than_can_be_kept_are_refused() {
     let mut bench = Bench::live(config());
