@@ -6,6 +6,7 @@
 mod context;
 mod harness;
 mod main_job;
+mod refusals;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -33,5 +34,5 @@ fn main() -> ExitCode {
 }
 
 fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
-    [harness::trials(ctx), main_job::trials(ctx)].into_iter().flatten().collect()
+    [harness::trials(ctx), refusals::trials(ctx), main_job::trials(ctx)].into_iter().flatten().collect()
 }
