@@ -238,6 +238,7 @@ fn transcript(journal: &Journal) -> Vec<Line> {
         Fact::AgentSaid { text, interrupted } => Some(line(entry.at, Speaker::Agent, text, *interrupted)),
         Fact::Attached
         | Fact::Greeted
+        | Fact::AgentHeard { .. }
         | Fact::Digit { .. }
         | Fact::ToolStarted { .. }
         | Fact::ToolEnded { .. }
@@ -254,7 +255,9 @@ fn events(journal: &Journal, state: &CallState) -> Vec<HappenedAt> {
             Fact::Digit { .. } => Happened::Digit,
             Fact::ToolStarted { name, .. } => Happened::ToolStarted { tool: name.clone() },
             Fact::ToolEnded { .. } => Happened::ToolEnded,
-            Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::Unknown => return None,
+            Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::AgentHeard { .. } | Fact::Unknown => {
+                return None;
+            }
         };
         Some(HappenedAt { what, at_milliseconds: Some(entry.at.0), leg: entry.epoch })
     });

@@ -21,6 +21,7 @@ mod voice;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::agent_file::RecoveryKind;
 use crate::io::{
     EndReason, Ending, Event, HistoryItem, Ignored, Input, ModelCommand, Next, Output, PhoneEvent, Speech,
 };
@@ -34,7 +35,7 @@ use crate::{Epoch, Ms, Redacted};
 use ear::Ear;
 use limits::Digits;
 use model::{Dice, WaitingAudio};
-use record::{Memory, Scribe};
+use record::{Cut, Memory, Scribe};
 use replies::Replies;
 use toolbox::Toolbox;
 use voice::Words;
@@ -114,11 +115,15 @@ impl Call {
             Some(_) | None => Opening::Over,
         };
         let scribe = Scribe::new(epoch, plan.recovery, &journal);
-        let memory = match plan.recovery {
-            crate::agent_file::RecoveryKind::WithContext => Memory::from_journal(journal),
-            crate::agent_file::RecoveryKind::WithoutContext => Memory::default(),
+        let (memory, cut) = match plan.recovery {
+            RecoveryKind::WithContext => Memory::from_journal(journal),
+            RecoveryKind::WithoutContext => (Memory::default(), Cut::Clean),
         };
-        let debt = if is_resumed && memory.owes_reply() { Debt::Reply } else { Debt::None };
+        let debt = match cut {
+            Cut::InMidSentence => Debt::Sentence,
+            Cut::Clean if is_resumed && memory.owes_reply() => Debt::Reply,
+            Cut::Clean => Debt::None,
+        };
         let mut call = Self {
             plan,
             began: now,

@@ -43,6 +43,12 @@ pub enum Fact {
         /// Whether the caller cut it short.
         interrupted: bool,
     },
+    /// What was heard so far of an item that is being played; `AgentSaid` takes its place when the item is over. A journal
+    /// that ends without it is one of a pod that died in mid-sentence.
+    AgentHeard {
+        /// The transcript, cut to what was heard.
+        text: Redacted<String>,
+    },
     /// The caller pressed a key.
     Digit {
         /// `0`–`9`, `*`, `#`, `A`–`D`.

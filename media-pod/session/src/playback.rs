@@ -20,6 +20,10 @@ const MAX_OUTSTANDING: u64 = 9 * 60 * 1000 * BYTES_PER_MS;
 /// Marks on their way at most: [`MAX_OUTSTANDING`] in full pieces is 4500; the rest is room for short ones.
 const MAX_MARKS: usize = 9000;
 
+/// How much of an item is heard between two notes of its progress: what a crash may make forget. Each note is a write to
+/// the store.
+const NOTED: u64 = 5000 * BYTES_PER_MS;
+
 /// Items being played at most; a model speaks one or two at a time.
 const MAX_ITEMS: usize = 32;
 
@@ -50,9 +54,19 @@ pub(crate) struct Playing {
     pub(crate) sent: u64,
     /// μ-law bytes known to be played; never more than `sent`.
     pub(crate) played: u64,
+    noted: Noted,
     /// Its words, when the model has said them.
     pub(crate) text: Option<Redacted<String>>,
     source: Source,
+}
+
+/// How much of being heard is on record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    /// μ-law bytes.
+    played: u64,
+    /// Bytes of its words.
+    words: usize,
 }
 
 /// What may still come of an item.
@@ -127,6 +141,7 @@ impl Playback {
                     reply: reply.clone(),
                     sent: 0,
                     played: 0,
+                    noted: Noted::default(),
                     text: None,
                     source: Source::Open,
                 });
@@ -221,6 +236,17 @@ impl Playback {
         if let Some(playing) = self.items.iter_mut().find(|playing| playing.key == piece.key) {
             playing.played += piece.bytes;
         }
+    }
+
+    /// The words heard so far of an item of which much was heard since this was last asked.
+    pub(crate) fn take_progress(&mut self) -> Option<Redacted<String>> {
+        self.items.iter_mut().find_map(|playing| {
+            let text = playing.text.as_ref().filter(|_| playing.played >= playing.noted.played + NOTED)?;
+            let heard = playing.heard_text(text.expose());
+            let is_news = heard.len() > playing.noted.words;
+            playing.noted = Noted { played: playing.played, words: heard.len() };
+            is_news.then(|| Redacted::new(heard))
+        })
     }
 
     /// Removes and returns the next item that was played to its end.

@@ -25,9 +25,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// What the journal tells. A tool that was started and never ended is told as unknown: it is not run again.
-    pub(super) fn from_journal(journal: Journal) -> Self {
+    /// What the journal tells, and whether it breaks off while the agent was speaking. A tool that was started and never
+    /// ended is told as unknown: it is not run again.
+    pub(super) fn from_journal(journal: Journal) -> (Self, Cut) {
         let mut memory = Self::default();
+        let mut heard: Option<Redacted<String>> = None;
         let mut digits = String::new();
         let mut started = Vec::new();
         let mut last = Ms::ZERO;
@@ -38,7 +40,11 @@ impl Memory {
             last = last.max(at);
             match fact {
                 Fact::CallerSaid { text } => memory.push(at, HistoryItem::Caller(text)),
-                Fact::AgentSaid { text, interrupted: _ } => memory.push(at, HistoryItem::Agent(text)),
+                Fact::AgentSaid { text, interrupted: _ } => {
+                    heard.take_if(|heard| text.expose().starts_with(heard.expose().as_str()));
+                    memory.push(at, HistoryItem::Agent(text));
+                }
+                Fact::AgentHeard { text } => heard = Some(text),
                 Fact::Digit { digit } => digits.push(*digit.expose()),
                 Fact::ToolStarted { call, name, arguments } => started.push((call, name, arguments)),
                 Fact::ToolEnded { call: ended, output } => {
@@ -55,7 +61,11 @@ impl Memory {
             let output = Redacted::new(OUTCOME_UNKNOWN.to_owned());
             memory.push(last, HistoryItem::Tool { call, name, arguments, output });
         }
-        memory
+        let cut = if heard.is_some() { Cut::InMidSentence } else { Cut::Clean };
+        if let Some(text) = heard {
+            memory.push(last, HistoryItem::Agent(text));
+        }
+        (memory, cut)
     }
 
     fn push_digits(&mut self, at: Ms, digits: &mut String) {
@@ -86,6 +96,15 @@ impl Memory {
             Some(HistoryItem::Agent(_)) | None => false,
         }
     }
+}
+
+/// How a journal ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Between words.
+    Clean,
+    /// With words of which more was to come.
+    InMidSentence,
 }
 
 /// What the model is told of a tool whose outcome died with a pod.
@@ -163,7 +182,11 @@ fn unquoted(fact: Fact) -> Option<Fact> {
             Some(Fact::ToolStarted { call, name, arguments: Redacted::default() })
         }
         Fact::ToolEnded { call, output: _ } => Some(Fact::ToolEnded { call, output: Redacted::default() }),
-        Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::Digit { .. } | Fact::Unknown => None,
+        Fact::CallerSaid { .. }
+        | Fact::AgentSaid { .. }
+        | Fact::AgentHeard { .. }
+        | Fact::Digit { .. }
+        | Fact::Unknown => None,
     }
 }
 

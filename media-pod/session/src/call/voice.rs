@@ -108,6 +108,9 @@ impl Call {
         while let Some(playing) = self.playback.pop_finished() {
             self.conclude(playing);
         }
+        while let Some(text) = self.playback.take_progress() {
+            self.write(Fact::AgentHeard { text });
+        }
     }
 
     /// The caller will hear no more of this item: its words go on record as far as they were heard.

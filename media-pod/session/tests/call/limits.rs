@@ -115,8 +115,10 @@ fn a_drain_ends_at_its_deadline_in_mid_sentence_and_journals_what_was_heard() {
     assert_eq!(
         stage.news(),
         [
+            "journal 2: agent heard one",
+            "journal 3: agent heard one two",
             "agent: one two (interrupted)",
-            "journal 2: agent said one two (interrupted)",
+            "journal 4: agent said one two (interrupted)",
             "ended HandedOver Reconnect",
         ]
     );

@@ -166,6 +166,55 @@ fn a_resumed_call_answers_what_was_left_unanswered() {
 }
 
 #[test]
+fn a_sentence_that_a_pod_s_death_cut_off_is_gone_on_with_from_what_was_heard() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.caller_said("Tell me a story.");
+    stage.agent_says("r1", "i1", "one two three four five six seven eight", 16_000);
+    stage.run(11_000);
+    assert_eq!(
+        stage.facts(),
+        [
+            "journal 2: caller said Tell me a story.",
+            "journal 3: agent heard one two",
+            "journal 4: agent heard one two three four five"
+        ]
+    );
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    let deeds = stage.deeds();
+    assert!(
+        deeds[1].starts_with(
+            "replay caller: Tell me a story. | agent: one two three four five | system: The connection was lost while you"
+        ),
+        "{deeds:?}"
+    );
+    assert_eq!(deeds[2..], ["reply"]);
+}
+
+#[test]
+fn what_was_heard_in_the_end_takes_the_place_of_what_was_heard_so_far() {
+    let mut stage = Stage::open(plan());
+    stage.agent_says("r1", "i1", "one two three four five six seven eight", 16_000);
+    stage.run(7000);
+    stage.model(ModelEvent::SpeechStarted);
+    stage.model(ModelEvent::SpeechStopped);
+    stage.agent_says("r2", "i2", "All right.", 900);
+    stage.run(2000);
+    assert_eq!(
+        stage.facts(),
+        [
+            "journal 2: agent heard one two",
+            "journal 3: agent said one two three (interrupted)",
+            "journal 4: agent said All right.",
+        ]
+    );
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", "replay agent: one two three | agent: All right."]);
+}
+
+#[test]
 fn words_that_became_known_after_their_answer_are_not_answered_again() {
     let mut stage = Stage::open(plan());
     stage.caller_speaks(500);

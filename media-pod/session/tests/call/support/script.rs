@@ -81,6 +81,7 @@ fn fact(fact: &Fact) -> String {
         Fact::AgentSaid { text, interrupted } => {
             format!("agent said {}{}", text.expose(), if *interrupted { " (interrupted)" } else { "" })
         }
+        Fact::AgentHeard { text } => format!("agent heard {}", text.expose()),
         Fact::Digit { digit } => format!("digit {}", digit.expose()),
         Fact::ToolStarted { call, name, arguments } => {
             format!("tool started {call} {name} {}", arguments.expose())
