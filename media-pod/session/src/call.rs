@@ -242,6 +242,7 @@ impl Call {
                 Timer::Stall => self.fill_silence(),
                 Timer::Reply => self.give_up_reply(),
                 Timer::Tool => self.time_out_tools(),
+                Timer::Filler => self.fill_wait(),
                 Timer::Digits => self.flush_digits(),
                 Timer::Silence => self.lose_patience(),
                 Timer::Announce => self.announce_end(),

@@ -27,6 +27,7 @@
 //! | `io` | inputs, outputs, commands and events of the call machine |
 //! | `agent_file` | the document an agent is configured by; the operator writes it, the media pod reads it |
 //! | `plan` | what one call will do: the agent file with the call's variables filled in |
+//! | `phrases` | what the agent says by itself, by language |
 //! | `journal` | what must survive a pod: entries, and a call resumed from them |
 //! | `audio` | G.711 μ-law payloads and their arithmetic |
 //! | `ids`, `redacted` | newtypes; personal data that does not print |
@@ -38,6 +39,7 @@ mod ids;
 pub mod io;
 pub mod journal;
 mod mark;
+mod phrases;
 pub mod plan;
 mod playback;
 pub mod realtime;

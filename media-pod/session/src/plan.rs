@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::agent_file::{
     AgentFile, Engine, GreetingInterruption, Interruption, InterruptionMode, RecoveryKind,
 };
+pub use crate::phrases::Phrases;
 use crate::tools::PlannedTool;
 use crate::{Ms, Redacted};
 
@@ -34,28 +35,6 @@ pub struct Plan {
     pub tools: Vec<PlannedTool>,
     /// What the agent says by itself.
     pub phrases: Phrases,
-}
-
-/// What the agent says by itself, in the call's language.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Phrases {
-    /// When nobody has spoken for a while.
-    pub are_you_there: String,
-    /// Shortly before the call's time is over.
-    pub time_is_nearly_over: String,
-    /// When no engine can be reached; in the carrier's voice.
-    pub apology: String,
-}
-
-impl Default for Phrases {
-    fn default() -> Self {
-        Self {
-            are_you_there: "Are you still there?".to_owned(),
-            time_is_nearly_over: "Our time for this call is nearly over.".to_owned(),
-            apology: "We are sorry, we are having technical difficulties. Please call again later."
-                .to_owned(),
-        }
-    }
 }
 
 /// The first words of a call.
@@ -121,7 +100,7 @@ impl Plan {
             silence: Ms::from_secs(u64::from(agent.limits.silence_seconds)),
             recovery: agent.recovery.kind,
             tools: Vec::new(),
-            phrases: Phrases::default(),
+            phrases: Phrases::of(&agent.persona.language),
         }
     }
 

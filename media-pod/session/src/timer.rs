@@ -30,6 +30,8 @@ pub(crate) enum Timer {
     Reply,
     /// A tool did not end in time.
     Tool,
+    /// A tool takes long.
+    Filler,
     /// No further key was pressed.
     Digits,
     /// Nobody spoke.
@@ -40,7 +42,7 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// All of them, in the order in which they fire at the same time.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::MaxDuration,
         Self::HandOver,
         Self::Farewell,
@@ -52,6 +54,7 @@ impl Timer {
         Self::Stall,
         Self::Reply,
         Self::Tool,
+        Self::Filler,
         Self::Digits,
         Self::Silence,
         Self::Announce,

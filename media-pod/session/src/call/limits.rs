@@ -63,6 +63,10 @@ impl Call {
             Some(deadline) => self.timers.set(Timer::Tool, deadline),
             None => self.timers.stop(Timer::Tool),
         }
+        match self.next_filler() {
+            Some(at) => self.timers.set(Timer::Filler, at),
+            None => self.timers.stop(Timer::Filler),
+        }
     }
 
     /// Nobody has spoken for too long: ask once, then end.

@@ -24,6 +24,12 @@ const MAX_RUNNING: usize = 16;
 /// Answered calls remembered, so that a repetition is told from a new call.
 const MAX_ANSWERED: usize = 128;
 
+/// A tool that runs longer is excused by a word: silence of two seconds makes callers ask whether anybody is there.
+const FILLER_AFTER: Ms = Ms::from_secs(2);
+
+/// The filler talks over nobody; this is how often it looks for a pause.
+const FILLER_AGAIN: Ms = Ms::from_secs(1);
+
 /// Last words longer than this are not waited for.
 const FAREWELL_LIMIT: Ms = Ms::from_secs(30);
 
@@ -44,6 +50,8 @@ struct Run {
     asked: Asked,
     deadline: Ms,
     stage: Stage,
+    /// When the caller is asked for patience; once.
+    filler: Option<Ms>,
 }
 
 /// How far a tool got.
@@ -145,7 +153,8 @@ impl Call {
             Repetition::OnceOnly => self.scribe.sequence(),
         };
         let deadline = self.now + tool.timeout;
-        self.toolbox.running.push(Run { asked, deadline, stage: Stage::Written { sequence } });
+        let filler = Some(self.now + FILLER_AFTER);
+        self.toolbox.running.push(Run { asked, deadline, stage: Stage::Written { sequence }, filler });
         self.start_tools();
     }
 
@@ -192,10 +201,33 @@ impl Call {
             ToolResult::Error(text) => (text, ToolOutcome::Error),
             ToolResult::TimedOut => (Redacted::new(TIMED_OUT.to_owned()), ToolOutcome::TimedOut),
         };
-        let Run { asked, deadline: _, stage: _ } = run;
+        let Run { asked, deadline: _, stage: _, filler: _ } = run;
         self.write(Fact::ToolEnded { call: asked.call.clone(), output: output.clone() });
         self.note_tool_end(&asked, outcome);
         self.deliver(asked, output);
+    }
+
+    /// A tool takes long: a word for the caller, once for each call of a tool, if nobody is speaking or about to.
+    pub(super) fn fill_wait(&mut self) {
+        let is_quiet = self.phase == Phase::Open
+            && self.link.is_ready()
+            && !self.opening.is_going_on()
+            && !self.is_caller_speaking()
+            && !self.is_agent_busy();
+        let now = self.now;
+        for filler in self.toolbox.running.iter_mut().map(|run| &mut run.filler) {
+            if filler.is_some_and(|at| at <= now) {
+                *filler = if is_quiet { None } else { Some(now + FILLER_AGAIN) };
+            }
+        }
+        if is_quiet {
+            self.say(Redacted::new(self.plan.phrases.one_moment.clone()));
+        }
+    }
+
+    /// When the next tool has taken long.
+    pub(super) fn next_filler(&self) -> Option<Ms> {
+        self.toolbox.running.iter().filter_map(|run| run.filler).min()
     }
 
     /// When the next tool is out of time.

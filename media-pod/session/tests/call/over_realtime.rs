@@ -171,13 +171,32 @@ fn a_tool_s_result_lets_the_model_go_on_over_the_realtime_protocol() {
     line.response("r1", "i1", 500);
     line.tool_call("r1", "t1", "look_up", "{}");
     line.response_done("r1", "completed");
-    line.run(2000);
+    line.run(1500);
     line.sent();
     line.stage.tool_ends("t1", "seven").expect("the tool runs");
     line.pass_on();
     let sent = line.sent();
     assert_eq!(types(&sent), ["conversation.item.create", "response.create"], "{sent:?}");
     assert_eq!(sent[0]["item"]["output"], "seven");
+}
+
+#[test]
+fn a_result_that_comes_during_an_excuse_is_told_after_it_over_the_realtime_protocol() {
+    let mut line = Line::open(plan().with_tool("slow", Repetition::Harmless));
+    line.response("r1", "i1", 500);
+    line.tool_call("r1", "t1", "slow", "{}");
+    line.response_done("r1", "completed");
+    line.run(1900);
+    line.sent();
+    line.run(200);
+    assert_eq!(types(&line.sent()), ["response.create"], "the excuse");
+    line.stage.tool_ends("t1", "seven").expect("the tool runs");
+    line.pass_on();
+    assert_eq!(types(&line.sent()), ["conversation.item.create"]);
+    line.server(json!({"type": "response.created", "response": {"id": "r2", "status": "in_progress",
+                       "metadata": {"request": "response_1"}}}));
+    line.response_done("r2", "completed");
+    assert_eq!(types(&line.sent()), ["response.create"], "one response at a time");
 }
 
 #[test]

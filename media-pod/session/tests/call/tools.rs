@@ -1,6 +1,7 @@
 //! Tools: one output for each call.
 
 use call_session::io::{Ignored, Input, ModelEvent, ModelLoss};
+use call_session::plan::Phrases;
 use call_session::tools::Repetition;
 
 use crate::support::Stage;
@@ -43,7 +44,10 @@ fn a_once_only_tool_is_not_run_when_the_store_stays_away() {
     stage.input(Input::StoreLost).unwrap();
     stage.tool_call("t1", "r1", "book", "{}");
     stage.run(20_000);
-    assert_eq!(stage.deeds(), ["output t1: Error: the tool did not answer in time."]);
+    assert_eq!(
+        stage.deeds(),
+        ["say One moment, please.", "output t1: Error: the tool did not answer in time."]
+    );
     stage.input(Input::JournalDurable { up_to: 3 }).unwrap();
     assert_eq!(stage.deeds(), Vec::<String>::new());
 }
@@ -53,10 +57,56 @@ fn a_tool_that_does_not_answer_is_answered_for() {
     let mut stage = Stage::open(plan().with_tool("slow", Repetition::Harmless));
     stage.tool_call("t1", "r1", "slow", "{}");
     stage.run(19_999);
-    assert_eq!(stage.deeds(), ["run t1 slow {}"]);
+    assert_eq!(stage.deeds(), ["run t1 slow {}", "say One moment, please."]);
     stage.run(1);
     assert_eq!(stage.deeds(), ["output t1: Error: the tool did not answer in time."]);
     assert!(stage.tool_ends("t1", "late").is_err());
+}
+
+#[test]
+fn a_slow_tool_is_excused_once_and_in_the_call_s_language() {
+    let mut german = plan().with_tool("slow", Repetition::Harmless);
+    german.phrases = Phrases::of("de-DE");
+    let mut stage = Stage::open(german);
+    stage.tool_call("t1", "r1", "slow", "{}");
+    stage.run(1999);
+    assert_eq!(stage.deeds(), ["run t1 slow {}"]);
+    stage.run(1);
+    assert_eq!(stage.deeds(), ["say Einen Moment, bitte."]);
+    stage.agent_says("r2", "i2", "Einen Moment, bitte.", 900);
+    stage.run(15_000);
+    assert_eq!(stage.deeds(), ["audio 900"]);
+    stage.tool_ends("t1", "seven").unwrap();
+    assert_eq!(stage.deeds(), ["output t1: seven"]);
+}
+
+#[test]
+fn a_quick_tool_needs_no_excuse_and_two_slow_ones_need_one() {
+    let mut stage = Stage::open(plan().with_tool("slow", Repetition::Harmless));
+    stage.tool_call("t1", "r1", "slow", "{}");
+    stage.run(1900);
+    stage.tool_ends("t1", "seven").unwrap();
+    stage.run(500);
+    stage.news();
+    stage.tool_call("t2", "r2", "slow", "{}");
+    stage.tool_call("t3", "r2", "slow", "{}");
+    stage.run(5000);
+    assert_eq!(stage.deeds(), ["run t2 slow {}", "run t3 slow {}", "say One moment, please."]);
+}
+
+#[test]
+fn an_excuse_talks_neither_over_the_caller_nor_over_the_agent() {
+    let mut stage = Stage::open(plan().with_tool("slow", Repetition::Harmless));
+    stage.agent_begins("r1", "i1", 2500);
+    stage.tool_call("t1", "r1", "slow", "{}");
+    stage.agent_finishes("r1", "i1", "Let me see.");
+    stage.run(2600);
+    stage.model(ModelEvent::SpeechStarted);
+    stage.run(3000);
+    assert_eq!(stage.deeds(), ["audio 2500", "run t1 slow {}"]);
+    stage.model(ModelEvent::SpeechStopped);
+    stage.run(1000);
+    assert_eq!(stage.deeds(), ["say One moment, please."]);
 }
 
 #[test]
