@@ -6,8 +6,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
+use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,29 +55,6 @@ where
         body["metadata"]["resourceVersion"] = json!(version);
     }
     api.patch_status(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(body)).await
-}
-
-/// Deletes the objects of a kind that carry the labels and are not wanted any more. "Already gone" is success.
-pub async fn delete_orphans<K>(
-    client: &Client,
-    namespace: &str,
-    labels: &str,
-    wanted: Option<&K>,
-) -> Result<(), kube::Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
-{
-    let api = Api::<K>::namespaced(client.clone(), namespace);
-    let found = api.list_metadata(&ListParams::default().labels(labels)).await?;
-    let wanted = wanted.map(|w| w.name_any());
-    for orphan in found.items.iter().map(PartialObjectMeta::name_any).filter(|n| Some(n) != wanted.as_ref()) {
-        match api.delete(&orphan, &DeleteParams::background()).await {
-            Ok(_) => {}
-            Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// The object does not exist.

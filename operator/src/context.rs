@@ -7,6 +7,8 @@ use std::time::Duration;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
+use crate::applied;
+use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::report::Kind;
 
@@ -14,6 +16,10 @@ use crate::report::Kind;
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// What the API server has.
+    pub cache: Cache,
+    /// Which children are as they were applied.
+    pub applied: applied::Memory,
     /// Writes events.
     pub recorder: Recorder,
     /// Counters.
@@ -34,6 +40,7 @@ impl Context {
     /// A context with empty counters.
     pub fn new(
         client: Client,
+        cache: Cache,
         metrics: Metrics,
         transport: twilio::rest::Transport,
         pods: reqwest::Client,
@@ -42,7 +49,18 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: "switchboard.dev/operator".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, metrics, transport, pods, media_image, resync, backoff: Backoff::default() }
+        Self {
+            client,
+            cache,
+            applied: applied::Memory::default(),
+            recorder,
+            metrics,
+            transport,
+            pods,
+            media_image,
+            resync,
+            backoff: Backoff::default(),
+        }
     }
 }
 

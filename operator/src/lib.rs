@@ -7,7 +7,9 @@
 //! [`config`] is read once; [`context`] is what reconcilers share; [`report`] is the only place that counts, logs and
 //! tells errors; [`render`] prints an agent file for a laptop from the same pure code.
 
+pub mod applied;
 pub mod apply;
+pub mod cache;
 pub mod config;
 pub mod context;
 pub mod finding;

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crds::conditions::Reason;
 use crds::{ConfigMapKeyRef, SecretKeyRef};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
 /// Something a resource refers to that is not there.
@@ -97,15 +97,4 @@ pub async fn fetch_missing_secrets(
         missing.extend(absent.cloned().map(Missing::Secret));
     }
     Ok(missing)
-}
-
-/// Reads one key of a ConfigMap.
-pub async fn fetch_config_map(
-    client: &Client,
-    namespace: &str,
-    reference: &ConfigMapKeyRef,
-) -> Result<Result<String, Missing>, kube::Error> {
-    let config_map = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(&reference.name).await?;
-    let value = config_map.and_then(|c| c.data).and_then(|mut data| data.remove(&reference.key));
-    Ok(value.ok_or_else(|| Missing::ConfigMap(reference.clone())))
 }

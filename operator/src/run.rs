@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use twilio::rest::{Transport, TransportError};
 
+use crate::cache::{Cache, Feeds};
 use crate::config::OperatorConfig;
 use crate::context::Context;
 use crate::leader::Election;
@@ -85,9 +86,10 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     tracing::info!("leading");
     metrics.set_leader(true);
     let resync = Duration::from_secs(resync_seconds);
-    let context = Arc::new(Context::new(client, metrics, transport, pods, media_image, resync));
+    let (cache, feeds) = Cache::new(&client);
+    let context = Arc::new(Context::new(client, cache, metrics, transport, pods, media_image, resync));
     let stop = CancellationToken::new();
-    let mut controllers = std::pin::pin!(controllers(context, &stop));
+    let mut controllers = std::pin::pin!(controllers(context, feeds, &stop));
     tokio::select! {
         () = &mut controllers => return Err(RunError::ControllerEnded),
         () = election.keep() => return Err(RunError::LeadershipLost),
@@ -103,9 +105,13 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
 }
 
 /// All controllers; ends when the last one has.
-fn controllers(context: Arc<Context>, stop: &CancellationToken) -> impl Future<Output = ()> + use<> {
+fn controllers(
+    context: Arc<Context>,
+    feeds: Feeds,
+    stop: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
     let gateways = voice_gateway::run(context.clone(), stop.clone().cancelled_owned());
-    let agents = voice_agent::run(context.clone(), stop.clone().cancelled_owned());
+    let agents = voice_agent::run(context.clone(), feeds, stop.clone().cancelled_owned());
     let numbers = phone_number::run(context.clone(), stop.clone().cancelled_owned());
     let steward = steward::run(context, stop.clone());
     async {

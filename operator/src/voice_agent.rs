@@ -10,21 +10,17 @@ pub mod validate;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
+use crds::{PhoneNumber, VoiceAgent};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 
 use crate::apply::{FIELD_MANAGER, apply_status};
+use crate::cache::Feeds;
 use crate::context::{Context, spread};
 use crate::report::{self, Error, Kind};
 use dereference::References;
@@ -32,47 +28,62 @@ use status::{Applied, Progress};
 
 type Guarded = DeserializeGuard<VoiceAgent>;
 
-/// Runs until `stop`.
-pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let client = context.client.clone();
-    let (key, value) = build::MANAGED_BY;
-    let ours = watcher::Config::default().labels(&format!("{key}={value},{}", build::AGENT_LABEL));
-    let all = watcher::Config::default;
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), all());
-    let store = controller.store();
+/// Runs until `stop`. Polls every feed, so the cache is only alive while this runs.
+pub async fn run(
+    context: Arc<Context>,
+    feeds: Feeds,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let Feeds {
+        gateways,
+        agents: own,
+        numbers,
+        secrets,
+        config_maps,
+        deployments,
+        service_accounts,
+        services,
+        budgets,
+        autoscalers,
+        ingresses,
+        pods,
+    } = feeds;
+    let store = context.cache.agents.clone();
     let by_gateway = store.clone();
     let by_number = store.clone();
     let by_secret = store.clone();
-    let by_config_map = store;
-    controller
-        .owns(Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()), ours.clone())
-        .owns(Api::<PartialObjectMeta<ConfigMap>>::all(client.clone()), ours.clone())
-        .owns(Api::<PartialObjectMeta<Deployment>>::all(client.clone()), ours.clone())
-        .owns(Api::<PartialObjectMeta<Service>>::all(client.clone()), ours.clone())
-        .owns(Api::<PartialObjectMeta<HorizontalPodAutoscaler>>::all(client.clone()), ours.clone())
-        .owns(Api::<PartialObjectMeta<PodDisruptionBudget>>::all(client.clone()), ours.clone())
-        .owns(Api::<PartialObjectMeta<Ingress>>::all(client.clone()), ours)
-        .watches(Api::<DeserializeGuard<VoiceGateway>>::all(client.clone()), all(), move |gateway| {
+    let by_config_map = store.clone();
+    Controller::for_stream(own, store)
+        .owns_stream(service_accounts)
+        .owns_stream(deployments)
+        .owns_stream(services)
+        .owns_stream(autoscalers)
+        .owns_stream(budgets)
+        .owns_stream(ingresses)
+        .watches_stream(gateways, move |gateway| {
             let (namespace, name) = (gateway.namespace(), gateway.name_any());
             agents(&by_gateway, |a| a.namespace() == namespace && a.spec.gateway_ref.name == name)
         })
-        .watches(Api::<DeserializeGuard<PhoneNumber>>::all(client.clone()), all(), move |number| {
+        .watches_stream(numbers, move |number| {
             number.0.map(|number| agents(&by_number, |a| is_reached(a, &number))).unwrap_or_default()
         })
-        .watches(Api::<PartialObjectMeta<Secret>>::all(client.clone()), all(), move |secret| {
+        .watches_stream(secrets, move |secret| {
             let (namespace, name) = (secret.namespace(), secret.name_any());
             agents(&by_secret, |a| {
                 a.namespace() == namespace
                     && agent_file::own_secret_keys(&a.spec).iter().any(|r| r.name == name)
             })
         })
-        .watches(Api::<PartialObjectMeta<ConfigMap>>::all(client), all(), move |config_map| {
+        .watches_stream(config_maps, move |config_map| {
             let (namespace, name) = (config_map.namespace(), config_map.name_any());
             agents(&by_config_map, |a| {
                 let reference = a.spec.persona.instructions.config_map_key_ref.as_ref();
-                a.namespace() == namespace && reference.is_some_and(|r| r.name == name)
+                a.namespace() == namespace
+                    && (reference.is_some_and(|r| r.name == name) || build::child_name(&a.name_any()) == name)
             })
         })
+        // Pods wake nobody: they are here for the steward, and their Deployment tells of them.
+        .watches_stream(pods, |_| None)
         .graceful_shutdown_on(stop)
         .run(
             |object, context| report::observe(Kind::VoiceAgent, object, context, reconcile),
@@ -103,8 +114,11 @@ fn is_reached(agent: &VoiceAgent, number: &PhoneNumber) -> bool {
 async fn reconcile(agent: Arc<VoiceAgent>, context: Arc<Context>) -> Result<Action, Error> {
     if agent.meta().deletion_timestamp.is_some() {
         // The garbage collector follows the owner references.
+        let namespace = agent.namespace().unwrap_or_default();
+        context.applied.forget(&namespace, &build::child_name(&agent.name_any()));
         return Ok(Action::await_change());
     }
+    context.cache.wait_until_complete().await;
     let progress = match dereference::dereference(&agent, &context).await? {
         References::Missing(missing) => Progress::Missing(missing),
         References::Resolved(resolved) => apply_resolved(&agent, *resolved, &context).await?,
@@ -131,7 +145,7 @@ async fn apply_resolved(
         Err(invalid) => return Ok(Progress::Invalid(invalid)),
     };
     let children = build::build(&validated);
-    let deployment = apply::apply_children(&context.client, &validated.name, &children).await?;
+    let deployment = apply::apply_children(context, &validated.name, &children).await?;
     let unique: BTreeSet<_> = numbers.into_iter().collect();
     Ok(Progress::Applied(Box::new(Applied {
         deployment,

@@ -1,40 +1,70 @@
-//! Applies an agent's children: what pods need before the pods, orphans last.
+//! Applies an agent's children: what pods need before the pods, orphans last. What is as it was applied is left alone.
 
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::networking::v1::Ingress;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::build::{AGENT_LABEL, Children, MANAGED_BY, Replicas};
-use crate::apply::{REPLICAS_MANAGER, apply, delete_orphans};
+use super::build::{AGENT_LABEL, Children, Replicas};
+use crate::apply::{REPLICAS_MANAGER, apply, is_not_found};
+use crate::cache::find;
+use crate::context::Context;
 
 /// Applies everything; returns the Deployment as it is now.
 pub(super) async fn apply_children(
-    client: &Client,
+    context: &Context,
     agent: &str,
     children: &Children,
-) -> Result<Deployment, kube::Error> {
+) -> Result<Arc<Deployment>, kube::Error> {
     // Without `..`: a new child that is not applied here does not compile.
     let Children { service_account, config_map, deployment, replicas, service, pdb, hpa, ingress } = children;
-    apply(client, service_account).await?;
-    apply(client, config_map).await?;
-    apply(client, service).await?;
-    let deployment = apply_deployment(client, deployment, *replicas).await?;
-    apply(client, pdb).await?;
+    let known = &context.cache.children;
+    keep(context, &known.service_accounts, service_account).await?;
+    keep(context, &context.cache.config_maps, config_map).await?;
+    keep(context, &known.services, service).await?;
+    let deployment = apply_deployment(context, deployment, *replicas).await?;
+    keep(context, &known.budgets, pdb).await?;
     if let Some(hpa) = hpa {
-        apply(client, hpa).await?;
+        keep(context, &known.autoscalers, hpa).await?;
     }
     if let Some(ingress) = ingress {
-        apply(client, ingress).await?;
+        keep(context, &known.ingresses, ingress).await?;
     }
     let namespace = deployment.namespace().unwrap_or_default();
-    let (key, value) = MANAGED_BY;
-    let labels = format!("{key}={value},{AGENT_LABEL}={agent}");
-    delete_orphans::<HorizontalPodAutoscaler>(client, &namespace, &labels, hpa.as_ref()).await?;
-    delete_orphans::<Ingress>(client, &namespace, &labels, ingress.as_ref()).await?;
+    delete_orphans(context, &known.autoscalers, &namespace, agent, hpa.as_ref()).await?;
+    delete_orphans(context, &known.ingresses, &namespace, agent, ingress.as_ref()).await?;
     Ok(deployment)
+}
+
+/// Applies an object unless it is as it was applied.
+async fn keep<K>(
+    context: &Context,
+    known: &Store<PartialObjectMeta<K>>,
+    object: &K,
+) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + 'static,
+{
+    let found = find(known, &object.namespace().unwrap_or_default(), &object.name_any());
+    if context.applied.holds(object, found.as_ref().map(|f| &f.metadata)) {
+        return Ok(());
+    }
+    let answer = apply(&context.client, object).await?;
+    context.applied.remember(object, answer.meta());
+    Ok(())
 }
 
 /// Applies the Deployment without its number of pods, then that number where it is ours to write.
@@ -43,27 +73,80 @@ pub(super) async fn apply_children(
 /// The number has a field manager of its own that applies nothing else: a manager that once applied a field and leaves
 /// it out would reset it. While an autoscaler decides, the number is written once, where there is none to keep.
 async fn apply_deployment(
-    client: &Client,
+    context: &Context,
     deployment: &Deployment,
     replicas: Replicas,
-) -> Result<Deployment, kube::Error> {
-    let api = Api::<Deployment>::namespaced(client.clone(), &deployment.namespace().unwrap_or_default());
-    let is_new = api.get_opt(&deployment.name_any()).await?.is_none();
-    let applied = apply(client, deployment).await?;
+) -> Result<Arc<Deployment>, kube::Error> {
+    let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
+    let known = find(&context.cache.children.deployments, &namespace, &name);
+    let api = Api::<Deployment>::namespaced(context.client.clone(), &namespace);
+    // A watch may not know yet what was made a moment ago; beginning anew would undo what scales it.
+    let is_new = known.is_none() && api.get_opt(&name).await?.is_none();
+    let applied = match known {
+        Some(known) if context.applied.holds(deployment, Some(&known.metadata)) => known,
+        Some(_) | None => {
+            let answer = apply(&context.client, deployment).await?;
+            context.applied.remember(deployment, &answer.metadata);
+            Arc::new(answer)
+        }
+    };
     let now = applied.spec.as_ref().and_then(|s| s.replicas);
     let wanted = match replicas {
-        Replicas::Fixed(wanted) => Some(wanted),
+        Replicas::Fixed(wanted) if now != Some(wanted) => Some(wanted),
         // An autoscaler never scales up from zero.
         Replicas::Begin(first) if is_new || now == Some(0) => Some(first),
-        Replicas::Begin(_) => None,
+        Replicas::Fixed(_) | Replicas::Begin(_) => None,
     };
     let Some(wanted) = wanted else { return Ok(applied) };
+    apply_replicas(&context.client, &namespace, &name, wanted).await.map(Arc::new)
+}
+
+async fn apply_replicas(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    replicas: i32,
+) -> Result<Deployment, kube::Error> {
     let body = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": deployment.name_any()},
-        "spec": {"replicas": wanted},
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas},
     });
     let parameters = PatchParams::apply(REPLICAS_MANAGER).force();
-    api.patch(&deployment.name_any(), &parameters, &Patch::Apply(body)).await
+    let api = Api::<Deployment>::namespaced(client.clone(), namespace);
+    api.patch(name, &parameters, &Patch::Apply(body)).await
+}
+
+/// Deletes the children of a kind that the agent has and does not want any more. "Already gone" is success.
+async fn delete_orphans<K>(
+    context: &Context,
+    known: &Store<PartialObjectMeta<K>>,
+    namespace: &str,
+    agent: &str,
+    wanted: Option<&K>,
+) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + 'static,
+{
+    let wanted = wanted.map(|w| w.name_any());
+    let orphans = known.state_filter(|found| {
+        found.metadata.deletion_timestamp.is_none()
+            && found.namespace().as_deref() == Some(namespace)
+            && found.labels().get(AGENT_LABEL).is_some_and(|of| of == agent)
+            && Some(found.name_any()) != wanted
+    });
+    let api = Api::<K>::namespaced(context.client.clone(), namespace);
+    for orphan in orphans {
+        match api.delete(&orphan.name_any(), &DeleteParams::background()).await {
+            Ok(_) => {}
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Fetches what an agent refers to. Everything missing is collected, so that a person sees it all at once.
+//! Looks up what an agent refers to. Everything missing is collected, so that a person sees it all at once.
 
 use call_session::agent_file::NumberRoutes;
 use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
@@ -7,9 +7,10 @@ use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt as _};
 
 use super::agent_file::secret_keys;
+use crate::cache::{self, Cache, contents};
 use crate::context::Context;
 use crate::phone_number::routes::{self, KnownAgent};
-use crate::references::{self, Missing};
+use crate::references::Missing;
 
 /// What an agent refers to.
 #[derive(Clone, Debug)]
@@ -33,24 +34,23 @@ pub struct Resolved {
     pub numbers: Vec<String>,
 }
 
-/// Fetches it.
+/// Looks it up.
 pub async fn dereference(agent: &VoiceAgent, context: &Context) -> Result<References, kube::Error> {
-    let client = &context.client;
+    let Context { client, cache, .. } = context;
     let namespace = agent.namespace().unwrap_or_default();
     let gateway_name = &agent.spec.gateway_ref.name;
-    let gateways = Api::<VoiceGateway>::namespaced(client.clone(), &namespace);
-    let Some(gateway) = gateways.get_opt(gateway_name).await? else {
+    let gateway = cache::find(&cache.gateways, &namespace, gateway_name);
+    let Some(gateway) = gateway.and_then(|g| g.0.as_ref().ok().cloned()) else {
         return Ok(References::Missing(vec![Missing::Gateway(gateway_name.clone())]));
     };
-    let mut missing =
-        references::fetch_missing_secrets(client, &namespace, secret_keys(&agent.spec, &gateway.spec))
-            .await?;
+    let keys = secret_keys(&agent.spec, &gateway.spec);
+    let mut missing = contents::missing_secrets(client, cache, &namespace, keys).await?;
     if gateway.status.as_ref().is_none_or(|s| s.stream_keys.is_none()) {
         missing.push(Missing::StreamKeys(gateway_name.clone()));
     }
     let instructions = match &agent.spec.persona.instructions.config_map_key_ref {
         None => agent.spec.persona.instructions.text.clone().unwrap_or_default(),
-        Some(reference) => match references::fetch_config_map(client, &namespace, reference).await? {
+        Some(reference) => match contents::config_map_value(client, cache, &namespace, reference).await? {
             Ok(text) => text,
             Err(absent) => {
                 missing.push(absent);
@@ -61,34 +61,37 @@ pub async fn dereference(agent: &VoiceAgent, context: &Context) -> Result<Refere
     if !missing.is_empty() {
         return Ok(References::Missing(missing));
     }
-    let (entering, numbers) = fetch_numbers(agent, context).await?;
+    let (entering, numbers) = numbers(agent, cache);
     Ok(References::Resolved(Box::new(Resolved { gateway, instructions, entering, numbers })))
 }
 
-/// The numbers with a route to an agent.
-async fn fetch_numbers(
-    agent: &VoiceAgent,
-    context: &Context,
-) -> Result<(Vec<NumberRoutes>, Vec<String>), kube::Error> {
-    let namespace = agent.namespace().unwrap_or_default();
-    let name = agent.name_any();
-    let api = Api::<DeserializeGuard<PhoneNumber>>::namespaced(context.client.clone(), &namespace);
-    let numbers: Vec<PhoneNumber> =
-        api.list(&ListParams::default()).await?.items.into_iter().filter_map(|n| n.0.ok()).collect();
-    let agents = if numbers.iter().any(|n| routes::enters_through(n, &name) && n.spec.routes.len() > 1) {
-        fetch_agents(context, &namespace).await?
-    } else {
-        vec![KnownAgent { name: name.clone(), gateway: agent.spec.gateway_ref.name.clone() }]
+/// The numbers with a route to an agent: those that enter through it, and all of them.
+fn numbers(agent: &VoiceAgent, cache: &Cache) -> (Vec<NumberRoutes>, Vec<String>) {
+    let (namespace, name) = (agent.namespace(), agent.name_any());
+    let concerns = |number: &PhoneNumber| {
+        number.namespace() == namespace
+            && (routes::enters_through(number, &name)
+                || number.spec.routes.iter().any(|r| r.agent_ref.name == name))
     };
-    Ok((routes::entering(&numbers, &name, &agents), routes::reaching(&numbers, &name)))
+    let numbers = cache.numbers.state_filter(|n| n.0.as_ref().is_ok_and(concerns));
+    let numbers: Vec<PhoneNumber> = numbers.iter().filter_map(|n| n.0.as_ref().ok().cloned()).collect();
+    if numbers.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let agents = cache.agents.state_filter(|a| a.namespace() == namespace);
+    let agents: Vec<_> = agents.iter().filter_map(|a| a.0.as_ref().ok()).filter_map(known).collect();
+    (routes::entering(&numbers, &name, &agents), routes::reaching(&numbers, &name))
+}
+
+/// An agent as routes see it; one on its way out is none.
+fn known(agent: &VoiceAgent) -> Option<KnownAgent> {
+    let is_leaving = agent.metadata.deletion_timestamp.is_some();
+    (!is_leaving).then(|| KnownAgent { name: agent.name_any(), gateway: agent.spec.gateway_ref.name.clone() })
 }
 
 /// Every agent of a namespace, as routes see it.
 pub async fn fetch_agents(context: &Context, namespace: &str) -> Result<Vec<KnownAgent>, kube::Error> {
     let api = Api::<DeserializeGuard<VoiceAgent>>::namespaced(context.client.clone(), namespace);
     let agents = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|a| a.0.ok());
-    Ok(agents
-        .filter(|a| a.metadata.deletion_timestamp.is_none())
-        .map(|a| KnownAgent { name: a.name_any(), gateway: a.spec.gateway_ref.name })
-        .collect())
+    Ok(agents.filter_map(|a| known(&a)).collect())
 }

@@ -3,6 +3,8 @@
 //! It holds what this writer owns; `activeCalls` and the condition ConfigCurrent belong to the steward, who applies
 //! them under a field manager of its own.
 
+use std::sync::Arc;
+
 use crds::conditions::{ConditionType, NewCondition, Reason, Status, set_condition};
 use crds::{VoiceAgent, VoiceAgentStatus};
 use jiff::Timestamp;
@@ -26,7 +28,7 @@ pub enum Progress {
 #[derive(Clone, Debug)]
 pub struct Applied {
     /// The Deployment as the API server has it.
-    pub deployment: Deployment,
+    pub deployment: Arc<Deployment>,
     /// Where the carrier reaches the agent.
     pub url: String,
     /// All numbers with a route to it.
@@ -127,11 +129,11 @@ mod tests {
 
     fn applied(wanted: i32, pods: DeploymentStatus) -> Progress {
         Progress::Applied(Box::new(Applied {
-            deployment: Deployment {
+            deployment: Arc::new(Deployment {
                 spec: Some(DeploymentSpec { replicas: Some(wanted), ..DeploymentSpec::default() }),
                 status: Some(pods),
                 ..Deployment::default()
-            },
+            }),
             url: "https://voice.example.com/moving/sales".to_owned(),
             numbers: vec!["+15551230001".to_owned()],
             revision: "9f2c41d0".to_owned(),
