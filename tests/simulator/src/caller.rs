@@ -26,7 +26,7 @@ pub enum Step {
     Say(String),
     /// Play a recording (WAV).
     Play(PathBuf),
-    /// Press keys: `0`–`9`, `*`, `#`.
+    /// Press keys: `0`–`9`, `*`, `#`, and `A`–`D`, which few phones have.
     Press(String),
     /// Listen until the agent speaks, or has spoken and stopped.
     WaitForAgent(Wait),
@@ -309,7 +309,7 @@ fn prepare(index: usize, step: Step, registry: &Registry) -> Result<(Step, Vec<u
     let audio = match &step {
         Step::Say(text) => sound(Voice::new(Speaker::Caller).render(text))?,
         Step::Play(path) => sound(Clip::from_wav(path, &path.display().to_string()))?,
-        Step::Press(keys) => match keys.chars().find(|key| !"0123456789*#".contains(*key)) {
+        Step::Press(keys) => match keys.chars().find(|key| !"0123456789*#ABCD".contains(*key)) {
             Some(key) => return Err(InvalidStep::Key { step: index + 1, key }),
             None => Vec::new(),
         },

@@ -27,6 +27,7 @@ use self::record::{Direction, Facts};
 use self::twiml::Callback;
 use self::webhook::Webhooks;
 use crate::caller::{Caller, Director, InvalidStep, Step};
+use crate::faults::Switchboard;
 use crate::violations::Violations;
 use crate::voice::Registry;
 
@@ -95,11 +96,13 @@ pub struct Settings {
     pub stream_url_form: signature::StreamUrlForm,
     /// Whether `<Connect action>` is requested after the caller hung up.
     pub action_after_hang_up: bool,
+    /// What fails; the model may share them.
+    pub switches: Switchboard,
 }
 
 impl Settings {
     /// An account without anything, and the likelier variant of what is not published.
-    pub const fn new(account: Account) -> Self {
+    pub fn new(account: Account) -> Self {
         Self {
             account,
             numbers: Vec::new(),
@@ -107,6 +110,7 @@ impl Settings {
             edges: Vec::new(),
             stream_url_form: signature::StreamUrlForm::AsIs,
             action_after_hang_up: false,
+            switches: Switchboard::default(),
         }
     }
 }
@@ -147,7 +151,11 @@ struct Inner {
 impl Carrier {
     /// A carrier with this account; calls run on the current tokio runtime.
     pub fn new(settings: Settings, registry: Registry, violations: Violations) -> Result<Self, SetupError> {
-        let webhooks = Webhooks::new(settings.edges.clone(), settings.account.auth_token.clone())?;
+        let webhooks = Webhooks::new(
+            settings.edges.clone(),
+            settings.account.auth_token.clone(),
+            settings.switches.clone(),
+        )?;
         let numbers = Mutex::new(settings.numbers.clone());
         Ok(Self(Arc::new(Inner {
             settings,
@@ -212,6 +220,11 @@ impl Carrier {
     /// The collector shared with the model.
     pub fn violations(&self) -> &Violations {
         &self.0.violations
+    }
+
+    /// What fails.
+    pub fn switches(&self) -> &Switchboard {
+        &self.0.settings.switches
     }
 
     fn place_outbound(&self, order: Order) -> Result<Arc<Record>, InvalidStep> {

@@ -6,6 +6,7 @@
 
 pub mod caller;
 pub mod carrier;
+pub mod faults;
 pub mod load;
 pub mod model;
 pub mod relay;

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+use crate::faults::Switchboard;
 use crate::violations::Violations;
 use crate::voice::{Registry, Speaker, Voice};
 
@@ -61,18 +62,25 @@ pub struct ModelConfig {
     pub script: ModelScript,
     /// How fast it is.
     pub behaviour: Behaviour,
+    /// What fails; the carrier may share them.
+    pub switches: Switchboard,
 }
 
 impl ModelConfig {
     /// The default script and behaviour under this key.
     pub fn new(api_key: impl Into<String>) -> Self {
-        Self { api_key: api_key.into(), script: ModelScript::default(), behaviour: Behaviour::default() }
+        Self {
+            api_key: api_key.into(),
+            script: ModelScript::default(),
+            behaviour: Behaviour::default(),
+            switches: Switchboard::default(),
+        }
     }
 }
 
 impl std::fmt::Debug for ModelConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { api_key: _, script, behaviour } = self;
+        let Self { api_key: _, script, behaviour, switches: _ } = self;
         f.debug_struct("ModelConfig")
             .field("script", script)
             .field("behaviour", behaviour)

@@ -10,6 +10,7 @@ use crate::caller::Step;
 use crate::carrier::edge::Edge;
 use crate::carrier::signature::StreamUrlForm;
 use crate::carrier::{Account, Callee, Number, Settings};
+use crate::faults::{Faults, Switchboard};
 use crate::model::{Behaviour, ModelConfig, ModelScript};
 
 /// A scenario file.
@@ -37,6 +38,9 @@ pub struct Scenario {
     /// Whether `<Connect action>` is requested after the caller hung up.
     #[serde(default)]
     pub action_after_hang_up: bool,
+    /// What fails from the beginning.
+    #[serde(default)]
+    pub faults: Faults,
 }
 
 impl Default for Scenario {
@@ -49,6 +53,7 @@ impl Default for Scenario {
             callers: Vec::new(),
             stream_url_form: StreamUrlForm::default(),
             action_after_hang_up: false,
+            faults: Faults::default(),
         }
     }
 }
@@ -149,13 +154,14 @@ impl Scenario {
         settings.edges = edges;
         settings.stream_url_form = self.stream_url_form;
         settings.action_after_hang_up = self.action_after_hang_up;
+        settings.switches = Switchboard::new(self.faults.clone());
         Ok(settings)
     }
 
     /// The model's side of it.
     pub fn model(&self) -> ModelConfig {
         let ScenarioModel { api_key, script, behaviour } = self.model.clone();
-        ModelConfig { api_key, script, behaviour }
+        ModelConfig { api_key, script, behaviour, switches: Switchboard::new(self.faults.clone()) }
     }
 }
 

@@ -134,5 +134,5 @@ fn steps_are_written_as_plain_yaml() {
     ];
     assert_eq!(steps, expected);
     assert!(serde_saphyr::from_str::<Vec<Step>>("- shout: \"Hello\"").is_err());
-    assert!(Caller::new(vec![Step::Press("1A".into())], &Registry::default()).is_err());
+    assert!(Caller::new(vec![Step::Press("1E".into())], &Registry::default()).is_err());
 }

@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 use super::dial;
 use super::line::{Interrupt, Line};
 use super::record::{Command, Direction, EndReason, Event, Record, Status};
-use super::stream;
+use super::stream::{self, StreamEnd};
 use super::twiml::{self, Callback, Stream, Verb};
 use super::webhook::{Form, Reply, path_of};
 use super::{Carrier, callback};
 use crate::caller::{Caller, End, StepFailure};
+use crate::faults::AfterLostStream;
 use crate::violations::{Refused, Rule};
 use crate::voice::{Speaker, Voice};
 
@@ -35,6 +36,8 @@ pub(super) struct Call {
     entry: Entry,
     /// Pure callbacks on their way.
     callbacks: Mutex<JoinSet<()>>,
+    /// Those kept back to come in the wrong order.
+    kept_back: Mutex<Vec<(Callback, Form)>>,
 }
 
 /// How a call begins and who is told about it.
@@ -87,7 +90,13 @@ pub(super) async fn run(
     caller: Caller,
     commands: mpsc::Receiver<Command>,
 ) {
-    let call = Call { carrier, record: record.clone(), entry, callbacks: Mutex::default() };
+    let call = Call {
+        carrier,
+        record: record.clone(),
+        entry,
+        callbacks: Mutex::default(),
+        kept_back: Mutex::default(),
+    };
     let mut line = Line::new(record.clone(), caller, commands);
     let mut over = call.run(&mut line).await;
     let by_person =
@@ -106,6 +115,10 @@ pub(super) async fn run(
     call.report_progress(status, 3);
     let pending = std::mem::take(&mut *call.callbacks());
     pending.join_all().await;
+    let kept_back = std::mem::take(&mut *call.kept_back());
+    for (target, form) in kept_back.iter().rev() {
+        callback::send(&call.carrier, &call.record, target, form).await;
+    }
     record.finish();
 }
 
@@ -189,14 +202,25 @@ impl Call {
             Verb::Connect { action, stream } => {
                 self.answer(line);
                 let result = stream::run(self, line, &stream).await;
+                let faults = self.carrier.switches().faults().phone;
+                let tells = faults
+                    .action_after_hang_up
+                    .unwrap_or_else(|| self.carrier.settings().action_after_hang_up);
                 if let Err(Interrupt::Caller(_)) = &result
-                    && self.carrier.settings().action_after_hang_up
+                    && tells
                     && let Some(action) = &action
                 {
                     self.tell_action_after_hang_up(action).await;
                 }
-                result?;
-                Ok(action.map_or(Flow::Next, |action| Flow::Fetch(action, Vec::new())))
+                match (result?, faults.after_lost_stream) {
+                    (StreamEnd::Lost, AfterLostStream::NextVerb) => return Ok(Flow::Next),
+                    (StreamEnd::Lost, AfterLostStream::HangUp) => {
+                        return Ok(Flow::End(EndReason::StreamLost));
+                    }
+                    (StreamEnd::Lost, AfterLostStream::Action) | (StreamEnd::Closed, _) => {}
+                }
+                let parameters = faults.action_parameters.into_iter().collect();
+                Ok(action.map_or(Flow::Next, |action| Flow::Fetch(action, parameters)))
             }
             Verb::Say { text, times } => {
                 self.answer(line);
@@ -345,8 +369,15 @@ impl Call {
 
     /// Sends a pure callback beside the call; its end is waited for at the call's end.
     fn send(&self, target: &Callback, form: Form) {
+        if self.carrier.switches().faults().phone.reverse_callbacks {
+            return self.kept_back().push((target.clone(), form));
+        }
         let (carrier, record, target) = (self.carrier.clone(), self.record.clone(), target.clone());
         self.callbacks().spawn(async move { callback::send(&carrier, &record, &target, &form).await });
+    }
+
+    fn kept_back(&self) -> MutexGuard<'_, Vec<(Callback, Form)>> {
+        self.kept_back.lock().unwrap_or_else(PoisonError::into_inner) // a list stays one
     }
 
     fn callbacks(&self) -> MutexGuard<'_, JoinSet<()>> {

@@ -73,8 +73,15 @@ pub(super) fn stream_form(
 
 /// Sends one; a reply other than an empty 2xx is a violation.
 pub(super) async fn send(carrier: &Carrier, record: &Record, callback: &Callback, form: &Form) {
+    let token = super::ids::sid("IT");
+    for _ in 0..=carrier.switches().faults().phone.repeat_callbacks {
+        send_once(carrier, record, &token, callback, form).await;
+    }
+}
+
+async fn send_once(carrier: &Carrier, record: &Record, token: &str, callback: &Callback, form: &Form) {
     let path = path_of(&callback.url);
-    let result = carrier.webhooks().request(callback, form).await;
+    let result = carrier.webhooks().request_under(token, callback, form).await;
     let status = result.as_ref().ok().map(|reply| reply.status);
     record.note(Event::CallbackSent { path: path.clone(), status });
     let refused = match result {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Carrier;
 use crate::caller::Step;
+use crate::faults::Faults;
 
 /// A call to be placed.
 #[derive(Debug, Deserialize)]
@@ -31,6 +32,7 @@ pub(super) fn router(carrier: Carrier) -> Router {
         .route("/_sim/calls/{sid}/heard.wav", get(heard))
         .route("/_sim/violations", get(violations).delete(forget_violations))
         .route("/_sim/numbers", get(numbers))
+        .route("/_sim/faults", get(faults).put(set_faults).delete(forget_faults))
         .with_state(carrier)
 }
 
@@ -80,6 +82,25 @@ async fn violations(State(carrier): State<Carrier>) -> Json<Value> {
 
 async fn forget_violations(State(carrier): State<Carrier>) -> StatusCode {
     carrier.violations().clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn faults(State(carrier): State<Carrier>) -> Json<Faults> {
+    Json(carrier.switches().faults())
+}
+
+async fn set_faults(State(carrier): State<Carrier>, body: String) -> Response {
+    match serde_json::from_str(&body) {
+        Ok(faults) => {
+            carrier.switches().set(faults);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
+}
+
+async fn forget_faults(State(carrier): State<Carrier>) -> StatusCode {
+    carrier.switches().set(Faults::default());
     StatusCode::NO_CONTENT
 }
 

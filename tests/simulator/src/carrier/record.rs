@@ -99,6 +99,8 @@ pub enum EndReason {
     TwimlEnded,
     /// A webhook failed, and its fallback too.
     WebhookFailed,
+    /// The media stream broke, and the carrier gave the call up.
+    StreamLost,
     /// By REST.
     RestCompleted,
     /// The called person did not answer.

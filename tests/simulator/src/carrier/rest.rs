@@ -6,10 +6,12 @@
 mod calls;
 mod numbers;
 
+use std::time::Duration;
+
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::Carrier;
 use super::number::RefusedField;
+use crate::faults::RestFaults;
 use crate::violations::Rule;
 
 /// Numbers or calls on a page without a `PageSize`, and at most.
@@ -64,6 +67,13 @@ async fn handle(
     body: Bytes,
 ) -> Response {
     let path = uri.path().to_owned();
+    let fault = carrier.switches().rest_fault(method.as_str()).unwrap_or_default();
+    if fault.delay_milliseconds > 0 {
+        tokio::time::sleep(Duration::from_millis(fault.delay_milliseconds)).await;
+    }
+    if let Some(status) = fault.status {
+        return faulty(status, &fault);
+    }
     let answer = match authenticate(&carrier, &headers) {
         Ok(()) => dispatch(&carrier, &method, &uri, &headers, &body).await,
         Err(error) => Err(error),
@@ -81,8 +91,35 @@ async fn handle(
         ("Twilio-Concurrent-Requests", "1"),
         ("Twilio-Request-Duration", "0.001"),
     ];
+    if fault.lose_answers {
+        // A body that breaks off: the connection is closed before the answer is whole.
+        let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("lost"))]);
+        return (status, [("Content-Length", "1000")], Body::from_stream(broken)).into_response();
+    }
     let body = if status == StatusCode::NO_CONTENT { String::new() } else { json.to_string() };
     (status, extra, body).into_response()
+}
+
+/// An answer as an overloaded API or the gateway before it gives it.
+fn faulty(status: u16, fault: &RestFaults) -> Response {
+    let code = match status {
+        429 => 20429,
+        503 => 20503,
+        _ => 20500,
+    };
+    let error = json!({"code": code, "message": "simulated fault", "status": status,
+        "more_info": format!("https://www.twilio.com/docs/errors/{code}")});
+    let (content_type, body) = if fault.not_json {
+        ("text/html", "<html><body><h1>Bad gateway</h1></body></html>".to_owned())
+    } else {
+        ("application/json;charset=utf-8", error.to_string())
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, [(CONTENT_TYPE, content_type)], body).into_response();
+    if let Some(seconds) = fault.retry_after_seconds {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 fn authenticate(carrier: &Carrier, headers: &HeaderMap) -> Result<(), ApiError> {

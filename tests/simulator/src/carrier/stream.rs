@@ -31,12 +31,16 @@ use super::record::Event;
 use super::signature::sign;
 use super::twiml::Stream;
 use super::webhook::path_of;
+use crate::faults::PhoneFaults;
 use crate::violations::{Refused, Rule};
+use crate::voice::mulaw::{FRAME_BYTES, SILENCE};
 
 /// For the TCP connection and for the upgrade, each.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Messages waiting for a product that does not read: ten seconds of frames.
 const UNREAD_MESSAGES: usize = 500;
+/// Half a second of frames; more waits where it is counted.
+const SEND_BUFFER: usize = 8 * 1024;
 /// How long the closing handshake may take before the socket is dropped.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -91,12 +95,15 @@ async fn connect(call: &Call, stream: &Stream) -> Result<Socket, Refused> {
         .map_err(|error| unreachable(error.to_string()))?;
     // Without it 20 ms frames would wait for each other's acknowledgements.
     tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    // A large buffer of the kernel's would hide for a minute that nobody reads; without this it is noticed later.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&tcp, SEND_BUFFER);
     // TLS ends at the edge, so the socket is plain while `Host` and the signature are those of the public URL.
     let plain = format!("ws://{}{}", target.host, target.path);
     let malformed = |why: String| Refused::new(Rule::StreamUrl, why);
     let mut request = plain.into_client_request().map_err(|error| malformed(error.to_string()))?;
     let settings = call.carrier.settings();
-    let signed = settings.stream_url_form.apply(&stream.url);
+    let form = settings.switches.faults().phone.stream_url_form.unwrap_or(settings.stream_url_form);
+    let signed = form.apply(&stream.url);
     let signature = sign(&settings.account.auth_token, &signed, &[]);
     let value = HeaderValue::from_str(&signature).map_err(|error| malformed(error.to_string()))?;
     request.headers_mut().insert("x-twilio-signature", value);
@@ -118,6 +125,13 @@ struct Session<'a> {
     playout: Playout,
     sequence: u64,
     chunk: u64,
+    faults: PhoneFaults,
+    /// Frames of the media clock so far.
+    frames: u64,
+    /// The caller's audio that has not been sent yet, and when its first byte was spoken.
+    unsent: (Vec<u8>, u64),
+    /// Messages kept back by the jitter.
+    late: Vec<Frame>,
     is_stalled: bool,
     has_overflowed: bool,
     writer: mpsc::Sender<Frame>,
@@ -142,6 +156,10 @@ impl<'a> Session<'a> {
             playout: Playout::default(),
             sequence: 0,
             chunk: 0,
+            faults: call.carrier.switches().faults().phone,
+            frames: 0,
+            unsent: (Vec::new(), 0),
+            late: Vec::new(),
             is_stalled: false,
             has_overflowed: false,
             writer,
@@ -166,14 +184,24 @@ impl<'a> Session<'a> {
     /// Frames both ways until the socket ends; with the close code, if there was one.
     async fn exchange(&mut self, line: &mut Line) -> Result<(StreamEnd, Option<u16>), Interrupt> {
         loop {
+            let now = self.frames * 20;
+            if self.faults.cut_after_milliseconds.is_some_and(|at| at <= now) {
+                return Ok((StreamEnd::Lost, None));
+            }
+            if self.faults.stall_after_milliseconds.is_some_and(|at| at <= now) {
+                line.next_frame().await?;
+                line.exchange(&[SILENCE; FRAME_BYTES])?;
+                continue;
+            }
             tokio::select! {
                 biased;
                 frame = line.next_frame() => {
                     frame?;
+                    self.frames += 1;
                     let played = self.playout.play_frame();
                     let spoken = line.exchange(&played.audio)?;
                     self.echo(played.marks);
-                    self.send_media(&spoken.audio);
+                    self.handle_spoken(&spoken.audio, now);
                     if let Some(key) = spoken.key {
                         self.send("dtmf", "dtmf", json!({"track": "inbound_track", "digit": key.to_string()}));
                     }
@@ -245,8 +273,29 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn send_media(&mut self, audio: &[u8]) {
-        let timestamp = self.chunk * 20;
+    /// One frame of the caller, as the line takes it: whole, joined with others, late or not at all.
+    fn handle_spoken(&mut self, audio: &[u8], now: u64) {
+        let is_lost = self.frames.checked_rem(self.faults.lose_every_frames.into()) == Some(0);
+        if !is_lost {
+            if self.unsent.0.is_empty() {
+                self.unsent.1 = now;
+            }
+            self.unsent.0.extend_from_slice(audio);
+        }
+        let frames = self.faults.frames_per_message.unwrap_or(1).max(1) as usize;
+        if self.unsent.0.len() >= frames * FRAME_BYTES {
+            let (audio, spoken_at) = std::mem::take(&mut self.unsent);
+            self.send_media(&audio, spoken_at);
+        }
+        let burst = u64::from(self.faults.jitter_milliseconds / 20).max(1);
+        if self.frames.is_multiple_of(burst) {
+            for frame in std::mem::take(&mut self.late) {
+                self.hand_over(frame);
+            }
+        }
+    }
+
+    fn send_media(&mut self, audio: &[u8], timestamp: u64) {
         self.chunk += 1;
         let media = json!({
             "track": "inbound",
@@ -266,7 +315,17 @@ impl<'a> Session<'a> {
     }
 
     fn write(&mut self, message: &Value) {
-        let full = self.writer.try_send(Frame::text(message.to_string()));
+        let frame = Frame::text(message.to_string());
+        // What is late holds back all behind it, as on one connection.
+        if self.faults.jitter_milliseconds > 0 {
+            self.late.push(frame);
+        } else {
+            self.hand_over(frame);
+        }
+    }
+
+    fn hand_over(&mut self, frame: Frame) {
+        let full = self.writer.try_send(frame);
         if matches!(full, Err(mpsc::error::TrySendError::Full(_)))
             && !std::mem::replace(&mut self.is_stalled, true)
         {
@@ -277,6 +336,16 @@ impl<'a> Session<'a> {
 
     /// Says `stop` where the carrier ends the stream, and closes the socket.
     async fn stop(mut self, by_carrier: bool) {
+        for frame in std::mem::take(&mut self.late) {
+            self.hand_over(frame);
+        }
+        self.faults.jitter_milliseconds = 0;
+        let now = self.frames * 20;
+        let is_past = |at: Option<u64>| at.is_some_and(|at| at <= now);
+        if is_past(self.faults.cut_after_milliseconds) || is_past(self.faults.stall_after_milliseconds) {
+            self.writing.abort(); // and the socket is closed with its two halves, without a word
+            return;
+        }
         if by_carrier {
             let stop = json!({"accountSid": self.call.carrier.settings().account.sid, "callSid": self.call.record.sid});
             self.send("stop", "stop", stop);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::edge::{Edge, resolve};
 use super::signature::{sign, without_fragment};
 use super::twiml::Callback;
+use crate::faults::Switchboard;
 use crate::violations::{Refused, Rule};
 
 /// Bytes of a reply that are read: well beyond any TwiML the carrier takes.
@@ -27,6 +28,7 @@ pub(super) struct Webhooks {
     http: reqwest::Client,
     edges: Vec<Edge>,
     auth_token: String,
+    switches: Switchboard,
 }
 
 /// A 2xx reply.
@@ -43,13 +45,17 @@ pub(super) struct Reply {
 pub(super) type Form = Vec<(String, String)>;
 
 impl Webhooks {
-    pub(super) fn new(edges: Vec<Edge>, auth_token: String) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(
+        edges: Vec<Edge>,
+        auth_token: String,
+        switches: Switchboard,
+    ) -> Result<Self, reqwest::Error> {
         let redirect = reqwest::redirect::Policy::none();
         // Fails only when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http =
             reqwest::Client::builder().redirect(redirect).user_agent("TwilioProxy/1.1").no_proxy().build()?;
-        Ok(Self { http, edges, auth_token })
+        Ok(Self { http, edges, auth_token, switches })
     }
 
     pub(super) fn edges(&self) -> &[Edge] {
@@ -58,14 +64,28 @@ impl Webhooks {
 
     /// *Flow:* attempt, follow redirects, retry as the URL's fragment says. *Errors:* the rule that the last attempt broke.
     pub(super) async fn request(&self, callback: &Callback, form: &Form) -> Result<Reply, Refused> {
+        self.request_under(&super::ids::sid("IT"), callback, form).await
+    }
+
+    /// The same under a given idempotency token, which all attempts carry.
+    pub(super) async fn request_under(
+        &self,
+        token: &str,
+        callback: &Callback,
+        form: &Form,
+    ) -> Result<Reply, Refused> {
         let overrides = Overrides::of(&callback.url);
         let deadline = Instant::now() + overrides.total;
         let mut attempt = 0;
         loop {
-            let result = timeout_at(deadline, self.attempt(callback, form)).await.unwrap_or_else(|_| {
-                let detail = format!("{}: no answer in {:?}", path_of(&callback.url), overrides.total);
-                Err(Refused::new(Rule::WebhookTimeout, detail))
-            });
+            let result =
+                timeout_at(deadline, self.attempt(token, callback, form)).await.unwrap_or_else(|_| {
+                    let detail = format!("{}: no answer in {:?}", path_of(&callback.url), overrides.total);
+                    Err(Refused::new(Rule::WebhookTimeout, detail))
+                });
+            if result.is_ok() && self.switches.loses_webhook_answer() {
+                continue;
+            }
             match result {
                 Err(refused) if attempt < overrides.retries && overrides.policy.covers(&refused) => {
                     attempt += 1
@@ -75,14 +95,14 @@ impl Webhooks {
         }
     }
 
-    async fn attempt(&self, callback: &Callback, form: &Form) -> Result<Reply, Refused> {
+    async fn attempt(&self, token: &str, callback: &Callback, form: &Form) -> Result<Reply, Refused> {
         let mut url = without_fragment(&callback.url).to_owned();
         let mut is_get = callback.is_get;
         for _ in 0..=MAX_REDIRECTS {
             if is_get && !form.is_empty() && !url.contains("CallSid=") {
                 url = with_query(&url, form);
             }
-            let response = self.send(&url, is_get, form).await?;
+            let response = self.send(token, &url, is_get, form).await?;
             let status = response.status();
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             if let (true, Some(location)) = (status.is_redirection(), location) {
@@ -100,7 +120,13 @@ impl Webhooks {
         Err(Refused::new(Rule::WebhookRedirects, path_of(&callback.url)))
     }
 
-    async fn send(&self, url: &str, is_get: bool, form: &Form) -> Result<reqwest::Response, Refused> {
+    async fn send(
+        &self,
+        token: &str,
+        url: &str,
+        is_get: bool,
+        form: &Form,
+    ) -> Result<reqwest::Response, Refused> {
         let unreachable =
             |why: String| Refused::new(Rule::WebhookUnreachable, format!("{}: {why}", path_of(url)));
         let target = resolve(&self.edges, url).ok_or_else(|| unreachable("no edge maps it".to_owned()))?;
@@ -110,7 +136,7 @@ impl Webhooks {
         request
             .header(HOST, target.host)
             .header("X-Twilio-Signature", sign(&self.auth_token, url, signed))
-            .header("I-Twilio-Idempotency-Token", super::ids::sid("IT"))
+            .header("I-Twilio-Idempotency-Token", token)
             .send()
             .await
             .map_err(|error| unreachable(error.to_string()))

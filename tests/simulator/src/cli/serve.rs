@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use clap::Args;
 use simulator::carrier::Carrier;
 use simulator::carrier::edge::Edge;
-use simulator::model::{self, Model};
+use simulator::model::{self, Model, ModelConfig};
 use simulator::scenario::{Scenario, ScenarioNumber};
 use simulator::violations::Violations;
 use simulator::voice::Registry;
@@ -56,7 +56,8 @@ impl Services {
         let violations = Violations::default();
         let registry = Registry::default();
         let carrier = Carrier::new(scenario.carrier(edges)?, registry.clone(), violations.clone())?;
-        let model = model::serve(model, scenario.model(), registry, violations.clone());
+        let config = ModelConfig { switches: carrier.switches().clone(), ..scenario.model() };
+        let model = model::serve(model, config, registry, violations.clone());
         let router = carrier.router().merge(sessions(model.clone()));
         tokio::spawn(async move { axum::serve(twilio, router).await });
         Ok(Self { carrier, model, violations })

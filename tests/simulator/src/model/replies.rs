@@ -16,7 +16,7 @@ use super::reply_request::ReplyRequest;
 use super::script::{Act, requested_words};
 use super::session::Session;
 use super::settings::{Modality, token_limit_json};
-use crate::voice::mulaw::BYTES_PER_MS;
+use crate::voice::mulaw::{BYTES_PER_MS, SILENCE};
 use crate::voice::{Speaker, Voice};
 
 /// Who asked for a response.
@@ -55,13 +55,22 @@ struct OpenItem {
 
 #[derive(Debug)]
 enum Step {
-    Open { item: Item, audio: Vec<u8> },
+    Open {
+        item: Item,
+        audio: Vec<u8>,
+    },
     Audio(Range<usize>),
     Text,
     Arguments,
     Close(Status),
-    Called { then_say: Option<String> },
-    Finish { is_complete: bool },
+    Called {
+        then_say: Option<String>,
+    },
+    /// The whole reply fails.
+    Fail,
+    Finish {
+        is_complete: bool,
+    },
 }
 
 impl Reply {
@@ -97,7 +106,7 @@ impl Session {
             }},
             "metadata": request.metadata,
         });
-        let steps = self.plan(now + self.behaviour.first_audio(), acts, modality, limit);
+        let mut steps = self.plan(now + self.behaviour.first_audio(), acts, modality, limit);
         self.log.responses.push(LoggedResponse {
             id: id.clone(),
             requested_by: requester.name().to_owned(),
@@ -108,6 +117,17 @@ impl Session {
         let response = response_json(&frame, "in_progress", Value::Null, &[], Value::Null);
         self.send(json!({"type": "response.created", "response": response}));
         self.ask_whether_read(id.clone());
+        if self.switches.fails_reply() {
+            steps = VecDeque::from([(now + self.behaviour.first_audio(), Step::Fail)]);
+        }
+        if self.faults.unannounced_audio {
+            let ghost = json!({
+                "type": "response.output_audio.delta", "response_id": "resp_never_announced",
+                "item_id": "item_never_announced", "output_index": 0, "content_index": 0,
+                "delta": STANDARD.encode([0x55; 1600]),
+            });
+            self.send(ghost);
+        }
         self.reply = Some(Reply {
             id,
             requester,
@@ -130,7 +150,9 @@ impl Session {
             self.reply = Some(reply);
             return false;
         };
-        if let Step::Finish { is_complete } = step {
+        if matches!(step, Step::Fail) {
+            self.fail(&reply);
+        } else if let Step::Finish { is_complete } = step {
             let sound: u64 = reply.output.iter().map(|id| self.sounding_ms(&reply, id)).sum();
             self.rest(reply.created_at + self.behaviour.first_audio() + Duration::from_millis(sound));
             if is_complete {
@@ -224,8 +246,11 @@ impl Session {
                     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
                     let is_audio = modality == Modality::Audio;
                     let clip = is_audio.then(|| Voice::new(Speaker::Agent).render(&words).ok()).flatten();
-                    let audio = clip.map(|clip| clip.mulaw).unwrap_or_default();
+                    let mut audio = clip.map(|clip| clip.mulaw).unwrap_or_default();
                     let planned_ms = (audio.len() / BYTES_PER_MS) as u64;
+                    let spoken = audio.len();
+                    let flood = usize::try_from(self.faults.flood_milliseconds).unwrap_or_default();
+                    audio.resize(spoken + flood * BYTES_PER_MS, SILENCE);
                     let speech = Speech { is_audio, words, planned_ms, sent_ms: 0, truncated_ms: None };
                     let item = Item {
                         id: self.new_id("item"),
@@ -241,8 +266,11 @@ impl Session {
                     }
                     for chunk in chunks(length) {
                         let sound = Duration::from_millis((chunk.len() / BYTES_PER_MS) as u64);
+                        let is_flood = chunk.start >= spoken;
                         steps.push_back((due, Step::Audio(chunk)));
-                        due += self.behaviour.generation_time(sound);
+                        if !is_flood {
+                            due += self.behaviour.generation_time(sound);
+                        }
                     }
                     let status = if is_complete { Status::Completed } else { Status::Incomplete };
                     steps.push_back((due, Step::Close(status)));
@@ -253,6 +281,13 @@ impl Session {
             }
         }
         steps.push_back((due, Step::Finish { is_complete }));
+        if let Some(limit) = self.faults.silent_after_milliseconds {
+            let is_beyond = |step: &Step| match step {
+                Step::Audio(range) => (range.end / BYTES_PER_MS) as u64 > limit,
+                _ => false,
+            };
+            steps.truncate(steps.iter().position(|(_, step)| is_beyond(step)).unwrap_or(steps.len()));
+        }
         steps
     }
 
@@ -271,7 +306,7 @@ impl Session {
                 }
             }
             Step::Close(status) => self.close_item(reply, status),
-            Step::Finish { .. } => {} // ends the reply, which only its owner can do
+            Step::Fail | Step::Finish { .. } => {} // ends the reply, which only its owner can do
         }
     }
 
@@ -399,6 +434,15 @@ impl Session {
             {"name": "requests", "limit": 1000, "remaining": 999, "reset_seconds": 0.06},
             {"name": "tokens", "limit": 50_000, "remaining": 49_950, "reset_seconds": 0.06},
         ]}));
+    }
+
+    /// The response is over before it began, for want of capacity.
+    fn fail(&mut self, reply: &Reply) {
+        let error = json!({"type": "rate_limit_error", "code": "rate_limit_exceeded", "message": "Rate limit reached."});
+        let details = json!({"type": "failed", "error": error});
+        let response = response_json(&reply.frame, "failed", details, &[], Value::Null);
+        self.log.note_end(&reply.id, "failed", Some("rate_limit_exceeded"));
+        self.send(json!({"type": "response.done", "response": response}));
     }
 
     /// Tokens by the published rates: text four letters, the caller's audio 100 ms, the model's 50 ms each.

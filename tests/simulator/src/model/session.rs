@@ -23,6 +23,7 @@ use super::replies::{Reply, Requester};
 use super::reply_request::ReplyRequest;
 use super::script::{Brain, ModelScript};
 use super::settings::Settings;
+use crate::faults::{ModelFaults, Switchboard};
 use crate::violations::{Rule, Violations};
 use crate::voice::Registry;
 
@@ -39,6 +40,7 @@ pub(super) struct Setup {
     pub(super) behaviour: Behaviour,
     pub(super) registry: Registry,
     pub(super) violations: Violations,
+    pub(super) switches: Switchboard,
 }
 
 /// What the session wants.
@@ -48,6 +50,8 @@ pub(super) enum Output {
     Send(Value),
     /// Send a ping with this payload: its pong proves that the client has read what was sent before.
     Ping(String),
+    /// Drop the connection without a word; nothing follows.
+    Cut,
     /// Close the connection; nothing follows.
     Close { code: u16, reason: &'static str },
     /// Nothing now; poll again at this time if nothing else happens.
@@ -84,11 +88,16 @@ pub(super) struct Session {
     later: Vec<(Duration, Later)>,
     outputs: VecDeque<Output>,
     close: Option<(u16, &'static str)>,
+    is_cut: bool,
+    pub(super) switches: Switchboard,
+    /// As they were when the session began.
+    pub(super) faults: ModelFaults,
 }
 
 /// What comes when it comes.
 #[derive(Debug)]
 enum Later {
+    Created,
     Updated,
     Transcript { item_id: String },
 }
@@ -122,6 +131,9 @@ impl Session {
             later: Vec::new(),
             outputs: VecDeque::new(),
             close: None,
+            is_cut: false,
+            faults: setup.switches.faults().model,
+            switches: setup.switches,
         };
         session.log.id.clone_from(&session.id);
         session.open();
@@ -135,6 +147,14 @@ impl Session {
             self.close = Some((1008, "model_not_found"));
             return;
         }
+        match self.faults.session_created_milliseconds {
+            _ if self.faults.omit_session_created => {}
+            0 => self.announce(),
+            delay => self.later.push((Duration::from_millis(delay), Later::Created)),
+        }
+    }
+
+    fn announce(&mut self) {
         let session = self.effective_session();
         self.send(json!({"type": "session.created", "session": session}));
         if self.behaviour.announces_conversation {
@@ -184,6 +204,9 @@ impl Session {
             if let Some(output) = self.outputs.pop_front() {
                 return output;
             }
+            if self.is_cut {
+                return Output::Cut;
+            }
             if let Some((code, reason)) = self.close {
                 return Output::Close { code, reason };
             }
@@ -210,9 +233,17 @@ impl Session {
             self.close = Some((1001, "session_expired"));
             return true;
         }
+        if self.closing_due().is_some_and(|due| due <= now) {
+            match self.faults.close_code {
+                Some(code) => self.close = Some((code, "simulated fault")),
+                None => self.is_cut = true,
+            }
+            return true;
+        }
         if let Some(index) = self.later.iter().position(|(due, _)| *due <= now) {
             let (_, later) = self.later.remove(index);
             match later {
+                Later::Created => self.announce(),
                 Later::Updated => self.announce_settings(),
                 Later::Transcript { item_id } => self.deliver_transcript(&item_id),
             }
@@ -254,11 +285,22 @@ impl Session {
     fn next_due(&self) -> Duration {
         let later = self.later.iter().map(|(due, _)| *due);
         let reply = self.reply.as_ref().and_then(Reply::next_due);
-        later.chain(reply).chain(self.idle_due()).min().unwrap_or(Duration::MAX).min(self.limit())
+        later
+            .chain(reply)
+            .chain(self.idle_due())
+            .chain(self.closing_due())
+            .min()
+            .unwrap_or(Duration::MAX)
+            .min(self.limit())
     }
 
-    const fn limit(&self) -> Duration {
-        Duration::from_secs(self.behaviour.session_limit_seconds)
+    fn limit(&self) -> Duration {
+        let expiry = self.faults.expire_after_milliseconds.map_or(Duration::MAX, Duration::from_millis);
+        Duration::from_secs(self.behaviour.session_limit_seconds).min(expiry)
+    }
+
+    fn closing_due(&self) -> Option<Duration> {
+        self.faults.close_after_milliseconds.map(Duration::from_millis)
     }
 
     fn handle_event(&mut self, now: Duration, event: &Value) -> Result<(), Refusal> {
@@ -312,8 +354,10 @@ impl Session {
         let update =
             fields.required("session").map_err(|refusal| refusal.breaking(Rule::ModelSessionUpdate))?;
         self.settings = self.settings.updated(update, &self.model, self.has_spoken)?;
-        let delay = Duration::from_millis(self.behaviour.session_updated_milliseconds);
-        self.later.push((now + delay, Later::Updated));
+        let delay = self.behaviour.session_updated_milliseconds + self.faults.session_updated_milliseconds;
+        if !self.faults.omit_session_updated {
+            self.later.push((now + Duration::from_millis(delay), Later::Updated));
+        }
         Ok(())
     }
 
@@ -321,6 +365,11 @@ impl Session {
         self.is_configured = true;
         let session = self.effective_session();
         self.send(json!({"type": "session.updated", "session": session}));
+        if let Some(code) = self.faults.error_code.clone() {
+            self.send(json!({"type": "error", "error": {
+                "type": "server_error", "code": code, "message": "A simulated error.", "param": null, "event_id": null,
+            }}));
+        }
     }
 
     fn append_audio(&mut self, now: Duration, fields: Fields<'_>) -> Result<(), Refusal> {
@@ -520,6 +569,14 @@ impl Session {
     /// Queues a server event under an id of its own.
     pub(super) fn send(&mut self, mut event: Value) {
         event["event_id"] = json!(self.new_id("event"));
+        if self.faults.omit_metadata && event["response"].is_object() {
+            event["response"]["metadata"] = Value::Null;
+        }
+        if self.faults.beta_names
+            && let Some(name) = event["type"].as_str().and_then(beta_name)
+        {
+            event["type"] = json!(name);
+        }
         let kind = event["type"].as_str().unwrap_or_default();
         match self.log.sent.get_mut(kind) {
             Some(count) => *count += 1,
@@ -540,6 +597,18 @@ impl Session {
         self.last_id += 1;
         format!("{prefix}_sim{:04}x{:04}", self.number, self.last_id)
     }
+}
+
+/// What an event was called in the beta API, where that was something else.
+fn beta_name(name: &str) -> Option<String> {
+    if name == "conversation.item.added" {
+        return Some("conversation.item.created".to_owned());
+    }
+    let rest = name.strip_prefix("response.output_")?;
+    ["audio.", "audio_transcript.", "text."]
+        .iter()
+        .any(|part| rest.starts_with(part))
+        .then(|| format!("response.{rest}"))
 }
 
 /// The published limit of one append.

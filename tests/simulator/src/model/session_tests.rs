@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use super::behaviour::Behaviour;
 use super::script::ModelScript;
 use super::session::{Output, Session, Setup};
+use crate::faults::{Faults, ModelFaults, Switchboard};
 use crate::violations::{Rule, Violations};
 use crate::voice::{Clip, Registry, Speaker, Voice, mulaw};
 
 mod conversations;
+mod faults;
 mod refusals;
 
 /// A client whose clock only moves when told.
@@ -42,6 +44,10 @@ const ORDER: &str = "Where is my order number forty two?";
 
 impl Client {
     fn connected() -> Self {
+        Self::facing(ModelFaults::default())
+    }
+
+    fn facing(model: ModelFaults) -> Self {
         let (registry, violations) = (Registry::default(), Violations::default());
         for text in [HOURS, ORDER, "Wait, stop, that is not what I meant."] {
             registry.add(&clip(text));
@@ -54,6 +60,7 @@ impl Client {
             behaviour: Behaviour::default(),
             registry,
             violations: violations.clone(),
+            switches: Switchboard::new(Faults { model, ..Faults::default() }),
         });
         let mut client = Self {
             session,
@@ -97,6 +104,7 @@ impl Client {
                     self.session.handle_pong(self.now, payload.as_bytes())
                 }
                 Output::Ping(_) => {}
+                Output::Cut => self.closed = Some((0, "cut")),
                 Output::Close { code, reason } => self.closed = Some((code, reason)),
                 Output::Wait(due) if due <= until => self.now = due,
                 Output::Wait(_) => break,

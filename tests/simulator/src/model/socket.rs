@@ -1,5 +1,6 @@
 //! The thin shell: HTTP upgrade checks (protocol sheet, section 5.1), one task per connection, the wall clock.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +47,8 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve_connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true); // only latency is lost without it
+    let faults = shared.config.switches.faults().model;
+    tokio::time::sleep(Duration::from_millis(faults.connect_milliseconds)).await;
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let mut model = String::new();
@@ -71,6 +74,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Share
             behaviour: shared.config.behaviour.clone(),
             registry: shared.registry.clone(),
             violations: shared.violations.clone(),
+            switches: shared.config.switches.clone(),
         })
     });
     let ended = converse(socket, &session).await;
@@ -92,6 +96,7 @@ async fn converse(mut socket: WebSocketStream<TcpStream>, session: &Mutex<Sessio
                     let frame = CloseFrame { code: code.into(), reason: reason.into() };
                     return send(&mut socket, Message::Close(Some(frame))).await;
                 }
+                Output::Cut => return Ok(()),
                 Output::Wait(due) => break due,
             }
         };
@@ -119,12 +124,12 @@ fn check_upgrade(request: &Request, shared: &Shared) -> Result<String, RefusedUp
     let broken = |detail: &str| shared.violations.record(Rule::ModelConnect, detail);
     if request.uri().path() != "/v1/realtime" {
         broken("the path is not /v1/realtime");
-        return Err(RefusedUpgrade(StatusCode::NOT_FOUND, "invalid_url", "Invalid URL."));
+        return Err(RefusedUpgrade(StatusCode::NOT_FOUND, "invalid_url".into(), "Invalid URL."));
     }
     if request.headers().contains_key("openai-beta") {
         broken("the header OpenAI-Beta was sent");
         let message = "The Realtime Beta API is no longer supported. Please use the GA shape.";
-        return Err(RefusedUpgrade(StatusCode::BAD_REQUEST, "beta_api_shape_disabled", message));
+        return Err(RefusedUpgrade(StatusCode::BAD_REQUEST, "beta_api_shape_disabled".into(), message));
     }
     let query = request.uri().query().unwrap_or_default();
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -134,26 +139,36 @@ fn check_upgrade(request: &Request, shared: &Shared) -> Result<String, RefusedUp
         _ => {
             broken("the query does not have exactly one model");
             let message = "You must provide a model parameter.";
-            return Err(RefusedUpgrade(StatusCode::BAD_REQUEST, "missing_model", message));
+            return Err(RefusedUpgrade(StatusCode::BAD_REQUEST, "missing_model".into(), message));
         }
     };
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match authorization.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(key) if key == shared.config.api_key => Ok(model),
+        Some(key) if key == shared.config.api_key => refuse_by_fault(shared).map_or(Ok(model), Err),
         // A wrong key is a person's mistake, no broken rule.
-        Some(_) => {
-            Err(RefusedUpgrade(StatusCode::UNAUTHORIZED, "invalid_api_key", "Incorrect API key provided."))
-        }
+        Some(_) => Err(RefusedUpgrade(
+            StatusCode::UNAUTHORIZED,
+            "invalid_api_key".into(),
+            "Incorrect API key provided.",
+        )),
         None => {
             broken("there is no bearer token");
             let message = "Missing bearer or basic authentication in header.";
-            Err(RefusedUpgrade(StatusCode::UNAUTHORIZED, "invalid_api_key", message))
+            Err(RefusedUpgrade(StatusCode::UNAUTHORIZED, "invalid_api_key".into(), message))
         }
     }
 }
 
+/// The refusal that is switched on, if one is.
+fn refuse_by_fault(shared: &Shared) -> Option<RefusedUpgrade> {
+    let faults = shared.config.switches.faults().model;
+    let status = StatusCode::from_u16(faults.refuse_status?).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let code = faults.refuse_code.unwrap_or_else(|| "rate_limit_exceeded".to_owned());
+    Some(RefusedUpgrade(status, code.into(), "The request was refused."))
+}
+
 /// Status, error code and message of an upgrade that is not granted.
-struct RefusedUpgrade(StatusCode, &'static str, &'static str);
+struct RefusedUpgrade(StatusCode, Cow<'static, str>, &'static str);
 
 impl From<RefusedUpgrade> for ErrorResponse {
     fn from(RefusedUpgrade(status, code, message): RefusedUpgrade) -> Self {

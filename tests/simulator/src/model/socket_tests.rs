@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{Behaviour, Model, ModelConfig, serve};
+use crate::faults::{Faults, ModelFaults, Switchboard};
 use crate::violations::{Rule, Violations};
 use crate::voice::{Registry, Speaker, Voice, mulaw};
 
@@ -30,6 +31,7 @@ struct Server {
     address: String,
     registry: Registry,
     violations: Violations,
+    switches: Switchboard,
 }
 
 async fn server() -> Server {
@@ -39,8 +41,9 @@ async fn server() -> Server {
     let mut config = ModelConfig::new("sk-right");
     config.behaviour =
         Behaviour { speed_percent: 100_000, first_audio_milliseconds: 1, ..Behaviour::default() };
+    let switches = config.switches.clone();
     let model = serve(listener, config, registry.clone(), violations.clone());
-    Server { model, address, registry, violations }
+    Server { model, address, registry, violations, switches }
 }
 
 impl Server {
@@ -203,4 +206,35 @@ async fn stopping_the_model_ends_its_connections() {
     server.model.stop();
     let drained = async { while let Some(Ok(_)) = socket.next().await {} };
     tokio::time::timeout(DEADLINE, drained).await.expect("the connection ends");
+}
+
+#[tokio::test]
+async fn an_upgrade_is_refused_and_a_connection_cut_by_a_switch() {
+    let server = server().await;
+    let right = [("authorization", "Bearer sk-right")];
+    let path = "/v1/realtime?model=gpt-realtime-2.1";
+    let refusing = ModelFaults {
+        refuse_status: Some(429),
+        refuse_code: Some("insufficient_quota".to_owned()),
+        ..ModelFaults::default()
+    };
+    server.switches.set(Faults { model: refusing, ..Faults::default() });
+    let Err(Error::Http(response)) = server.connect(path, &right).await else { panic!("an HTTP answer") };
+    let body: Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
+    assert_eq!((response.status().as_u16(), &body["error"]["code"]), (429, &json!("insufficient_quota")));
+    let cutting =
+        ModelFaults { close_after_milliseconds: Some(1), connect_milliseconds: 1, ..ModelFaults::default() };
+    server.switches.set(Faults { model: cutting, ..Faults::default() });
+    let mut socket = server.connect(path, &right).await.unwrap();
+    let last = loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(_))) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(last, Some(Err(Error::Protocol(_) | Error::Io(_)))), "{last:?}");
+    server.switches.set(Faults::default());
+    let mut socket = server.connect(path, &right).await.unwrap();
+    until(&mut socket, "session.created").await;
+    assert_eq!(server.violations.list(), vec![]);
 }

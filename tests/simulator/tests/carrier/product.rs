@@ -16,7 +16,7 @@ use simulator::carrier::signature::sign;
 use simulator::carrier::{Account, Carrier, Number, Settings};
 use simulator::violations::Violations;
 use simulator::voice::{Registry, Speaker, Voice, mulaw};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 pub(crate) const NUMBER: &str = "+15551230001";
 pub(crate) const PUBLIC: &str = "https://voice.test";
@@ -35,6 +35,8 @@ pub(crate) struct Script {
     pub(crate) sends_binary: bool,
     pub(crate) status_reply: &'static str,
     pub(crate) refuses_stream: bool,
+    /// Read nothing of the stream after `start`.
+    pub(crate) stops_reading: bool,
     /// Close the stream when the caller has spoken and fallen silent.
     pub(crate) closes_after_caller: bool,
 }
@@ -50,6 +52,7 @@ impl Default for Script {
             sends_binary: false,
             status_reply: "",
             refuses_stream: false,
+            stops_reading: false,
             closes_after_caller: false,
         }
     }
@@ -63,6 +66,10 @@ pub(crate) struct Seen {
     /// Every text message of the stream.
     pub(crate) messages: Vec<Value>,
     pub(crate) wrong_signatures: u32,
+    /// Idempotency token of each request.
+    pub(crate) tokens: Vec<String>,
+    /// Whether the stream's socket ended without a close frame.
+    pub(crate) is_cut: bool,
 }
 
 #[derive(Clone)]
@@ -82,7 +89,10 @@ pub(crate) async fn start(script: Script) -> (Carrier, Product) {
 pub(crate) async fn start_with(script: Script, change: impl FnOnce(&mut Settings)) -> (Carrier, Product) {
     let account = Account::demo();
     let product = Product { script, auth_token: account.auth_token.clone(), seen: Arc::default() };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpSocket::new_v4().unwrap();
+    listener.set_recv_buffer_size(8 * 1024).unwrap(); // so that not reading is noticed soon
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listener.listen(64).unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new()
         .route("/voice", post(voice))
@@ -114,6 +124,7 @@ impl Product {
         if headers["x-twilio-signature"] != expected || headers["host"] != "voice.test" {
             seen.wrong_signatures += 1;
         }
+        seen.tokens.push(headers["i-twilio-idempotency-token"].to_str().unwrap().to_owned());
         seen.requests.push((uri.path().to_owned(), form));
     }
 
@@ -166,13 +177,22 @@ async fn relay(product: Product, mut socket: WebSocket) {
         .render("Hello, this is a rather long sentence to be interrupted.")
         .unwrap();
     let (mut is_speaking, mut has_heard, mut silent_frames) = (false, false, 0);
-    while let Some(Ok(message)) = socket.recv().await {
+    loop {
+        let message = match socket.recv().await {
+            Some(Ok(message)) => message,
+            Some(Err(_)) => {
+                product.seen.lock().unwrap().is_cut = true;
+                return;
+            }
+            None => return,
+        };
         let Message::Text(text) = message else { continue };
         let value: Value = serde_json::from_str(&text).unwrap();
         product.seen.lock().unwrap().messages.push(value.clone());
         let sid = value["streamSid"].clone();
         let mut replies = Vec::new();
         match value["event"].as_str().unwrap() {
+            "start" if product.script.stops_reading => return std::future::pending().await,
             "start" => {
                 let sid = sid.as_str().unwrap();
                 replies.extend(product.script.first_messages.iter().map(|text| text.replace("{sid}", sid)));

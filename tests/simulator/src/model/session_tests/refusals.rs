@@ -241,6 +241,7 @@ fn an_unknown_model_is_told_so_and_closed() {
         behaviour: Behaviour::default(),
         registry: Registry::default(),
         violations: Violations::default(),
+        switches: Switchboard::default(),
     });
     client.received.clear();
     client.wait(0);
