@@ -7,6 +7,7 @@ SHELL := /bin/bash
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := target/$(TARGET)/debug
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/switchboard
+SDK := $(CACHE)/sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
@@ -35,12 +36,23 @@ local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.
 	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
 .PHONY: test
-test: setup check unit cluster-test ## Everything CI runs (root for the cluster part)
+test: setup check unit sdk-test cluster-test ## Everything CI runs (root for the cluster part)
 
 .PHONY: unit
 unit: need-rust ## Tests that need neither root nor a cluster
 	@echo "==> Tests without a cluster"
 	cargo test --locked --workspace
+
+.PHONY: sdk-test
+sdk-test: need-rust $(SDK)/ready ## Twilio's and OpenAI's own SDKs against the simulator (Python 3.11 or newer)
+	@echo "==> The simulator and the official SDKs"
+	cargo build --locked --quiet -p simulator --bins
+	cd tests/sdk && SWITCHBOARD_SIM=$(CURDIR)/$(BIN)/switchboard-sim $(SDK)/bin/python -B -m unittest
+
+$(SDK)/ready:
+	@python3 -m venv --clear $(SDK) || { echo "Python 3.11 or newer with venv is missing (Debian: python3-venv)."; exit 1; }
+	$(SDK)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/sdk/requirements.txt
+	touch $@
 
 .PHONY: cluster-test
 cluster-test: setup ## The main job on a real API server, node and Redis (root)

@@ -37,7 +37,8 @@ pub(super) fn voice_form(carrier: &Carrier, record: &Record) -> Form {
 /// A call's status callback.
 pub(super) fn status_form(carrier: &Carrier, record: &Record, status: Status, sequence: u32) -> Form {
     let mut form = voice_form(carrier, record);
-    set(&mut form, "CallStatus", status.as_str());
+    // A call is queued for the REST API only; its first callback says that dialling began.
+    set(&mut form, "CallStatus", if status == Status::Queued { "initiated" } else { status.as_str() });
     if status.is_final() {
         let seconds = record.times().seconds().unwrap_or_default();
         set(&mut form, "CallDuration", &seconds.to_string());

@@ -19,13 +19,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::Carrier;
 use super::number::RefusedField;
+use super::{Account, Carrier};
 use crate::faults::RestFaults;
 use crate::violations::Rule;
 
 /// Numbers or calls on a page without a `PageSize`, and at most.
 const PAGE_SIZE: (usize, usize) = (50, 1000);
+/// When the account was opened: before any call.
+const OPENED: &str = "Thu, 30 Jul 2015 23:19:04 +0000";
 
 pub(super) fn router(carrier: Carrier) -> Router {
     Router::new().route("/2010-04-01/{*path}", any(handle)).with_state(carrier)
@@ -169,14 +171,22 @@ fn unknown_path(carrier: &Carrier, path: &str) -> ApiError {
 }
 
 fn account(carrier: &Carrier) -> Value {
-    let sid = &carrier.settings().account.sid;
+    let Account { sid, auth_token, api_keys: _ } = &carrier.settings().account;
+    let uri = format!("/2010-04-01/Accounts/{sid}");
     json!({
         "sid": sid,
+        "auth_token": auth_token,
         "friendly_name": "Simulated account",
         "status": "active",
         "type": "Full",
         "owner_account_sid": sid,
-        "uri": format!("/2010-04-01/Accounts/{sid}.json"),
+        "date_created": OPENED,
+        "date_updated": OPENED,
+        "uri": format!("{uri}.json"),
+        "subresource_uris": {
+            "calls": format!("{uri}/Calls.json"),
+            "incoming_phone_numbers": format!("{uri}/IncomingPhoneNumbers.json"),
+        },
     })
 }
 

@@ -230,6 +230,7 @@ fn resource(carrier: &Carrier, record: &Record) -> Value {
         "group_sid": null,
         "trunk_sid": null,
         "queue_time": "0",
+        "stir_verstat": null,
         "api_version": "2010-04-01",
         "date_created": date(times.placed),
         "date_updated": date(times.ended.or(times.answered).unwrap_or(times.placed)),
