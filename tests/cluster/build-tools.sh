@@ -5,6 +5,9 @@
 # A program of a fitting version in $KUBEBUILDER_ASSETS or on $PATH is used as it is, so that nobody who has
 # Kubernetes builds it. The rest is built from the Go modules pinned in tools/*/go.mod (about four minutes on
 # two cores, once) into a cache that survives `cargo clean`, one folder per tool and version.
+#
+# With arguments (helm, kubeconform, prometheus, promtool, prometheus-adapter) it finds or builds those instead: what
+# only some tests need costs nobody else the minutes. They are always the pinned ones.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -57,6 +60,29 @@ build() {
     done
     exec 9>&-
 }
+
+# optional TOOL MODULE LDFLAGS NAME=PACKAGE: one program of the cache, built if it is not there yet.
+optional() {
+    local tool=$1 version name=${4%%=*}
+    version=$(pinned "$tool" "$2")
+    [ -x "$cache/$tool-$version/$name" ] || build "$tool" "$version" "${3//VERSION/$version}" "$4"
+    printf '%s\n' "$name=$cache/$tool-$version/$name"
+}
+
+for name in "$@"; do
+    case $name in
+    helm) optional helm helm.sh/helm/v4 '-s -w -X helm.sh/helm/v4/internal/version.version=VERSION' helm=helm.sh/helm/v4/cmd/helm ;;
+    kubeconform) optional kubeconform github.com/yannh/kubeconform '-s -w -X main.version=VERSION' kubeconform=github.com/yannh/kubeconform/cmd/kubeconform ;;
+    prometheus | promtool)
+        # Of the ways to find targets only Kubernetes' own: the others are clouds' client libraries.
+        GOFLAGS=-tags=remove_all_sd,enable_kubernetes_sd optional prometheus github.com/prometheus/prometheus \
+            '-s -w -X github.com/prometheus/common/version.Version=VERSION' "$name=github.com/prometheus/prometheus/cmd/$name"
+        ;;
+    prometheus-adapter) optional prometheus-adapter sigs.k8s.io/prometheus-adapter '-s -w' prometheus-adapter=sigs.k8s.io/prometheus-adapter/cmd/adapter ;;
+    *) fail "there is no tool $name: helm, kubeconform, prometheus, promtool and prometheus-adapter can be asked for." ;;
+    esac
+done
+[ $# -eq 0 ] || exit 0
 
 kubernetes=$(pinned kubernetes k8s.io/kubernetes)
 minor=${kubernetes#v1.}
