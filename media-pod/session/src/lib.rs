@@ -44,6 +44,7 @@ pub mod plan;
 mod playback;
 pub mod realtime;
 mod redacted;
+mod scan;
 mod state;
 mod timer;
 pub mod tools;

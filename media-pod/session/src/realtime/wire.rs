@@ -14,6 +14,7 @@ use super::RealtimeError;
 use super::usage::usage;
 use crate::audio::Payload;
 use crate::io::Usage;
+use crate::scan::Scanner;
 use crate::twilio::{Number, Text, slice_of};
 
 /// Frames above this are refused unread: the largest the vendor's own client expects is 16 MiB.
@@ -133,6 +134,15 @@ impl<'a> ServerEvent<'a> {
         if frame.len() > MAX_FRAME {
             return Err(RealtimeError::TooLarge { size: frame.len() });
         }
+        // Most events, and all that come many times a second, are audio in its usual shape.
+        match scan_audio(frame) {
+            Some(audio) => Ok(audio),
+            None => Self::parse_any(frame),
+        }
+    }
+
+    /// Reads any event, in whatever way a server may write it.
+    pub(super) fn parse_any(frame: &'a Bytes) -> Result<Self, RealtimeError> {
         let envelope: Envelope<'a> = serde_json::from_slice(frame).map_err(|_| RealtimeError::NotAnEvent)?;
         let kind = envelope.kind.clone();
         let kind = kind.as_str().ok_or(RealtimeError::NotAnEvent)?;
@@ -141,6 +151,37 @@ impl<'a> ServerEvent<'a> {
         };
         envelope.read(frame, event).ok_or(RealtimeError::Malformed { event: name })
     }
+}
+
+/// An audio delta as the server writes it; nothing for whatever else.
+pub(super) fn scan_audio(frame: &Bytes) -> Option<ServerEvent<'_>> {
+    let mut scanner = Scanner::new(frame);
+    let (mut kind, mut reply, mut item, mut content_index, mut delta) = (None, None, None, None, None);
+    scanner.object(|scanner, key| {
+        match key {
+            b"type" if kind.is_none() => {
+                kind = Some(scanner.plain()?);
+                return (kind == Some(b"response.output_audio.delta")).then_some(());
+            }
+            b"response_id" if reply.is_none() => reply = Some(scanner.plain()?),
+            b"item_id" if item.is_none() => item = Some(scanner.plain()?),
+            b"content_index" if content_index.is_none() => content_index = Some(scanner.number()?),
+            b"delta" if delta.is_none() => delta = Some(scanner.quoted()?),
+            // Repeated, or of another event: not the usual shape.
+            b"type" | b"response_id" | b"item_id" | b"content_index" | b"delta" | b"transcript" | b"item"
+            | b"response" | b"session" | b"error" => return None,
+            _ => scanner.skip()?,
+        }
+        Some(())
+    })?;
+    scanner.end()?;
+    kind?;
+    Some(ServerEvent::Audio {
+        reply: Cow::Borrowed(std::str::from_utf8(reply?).ok()?),
+        item: Cow::Borrowed(std::str::from_utf8(item?).ok()?),
+        content_index: content_index.unwrap_or(0),
+        audio: Payload::from_base64(frame.slice_ref(delta?)).ok()?,
+    })
 }
 
 /// The events that are read.

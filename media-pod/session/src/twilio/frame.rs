@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::{Number, Text, slice_of};
 use crate::audio::Payload;
 use crate::io::{MarkName, PhoneEvent};
+use crate::scan::Scanner;
 use crate::{AccountSid, CallSid, Ms, Redacted, StreamSid};
 
 /// Messages above this are refused unread. The largest honest one is `start` with its custom parameters (500 bytes
@@ -122,7 +123,15 @@ impl Frame {
         if message.len() > MAX_MESSAGE {
             return Err(FrameError::TooLarge { size: message.len() });
         }
-        // Nearly every message is `media`: read in one pass. Whatever that shape does not fit is looked at again.
+        // Nearly every message is `media` in its usual shape. Whatever the scanner does not take is looked at again.
+        if let Some(frame) = scan_media(message) {
+            return Ok(frame);
+        }
+        Self::parse_any(message)
+    }
+
+    /// Reads any message, in whatever way a peer may write it.
+    pub(super) fn parse_any(message: &Bytes) -> Result<Self, FrameError> {
         if let Ok(MediaMessage { event, media }) = serde_json::from_slice(message)
             && event.as_str() == Some("media")
         {
@@ -159,6 +168,44 @@ impl MediaFormat {
     pub fn is_telephony(&self) -> bool {
         self.encoding == "audio/x-mulaw" && self.sample_rate == 8000 && self.channels == 1
     }
+}
+
+/// A media message of the caller's track as Twilio writes it; nothing for whatever else.
+pub(super) fn scan_media(message: &Bytes) -> Option<Frame> {
+    let mut scanner = Scanner::new(message);
+    let (mut event, mut media) = (None, None);
+    scanner.object(|scanner, key| match key {
+        b"event" if event.is_none() => {
+            event = Some(scanner.plain()?);
+            (event == Some(b"media")).then_some(())
+        }
+        b"media" if media.is_none() => {
+            media = Some(scan_body(scanner)?);
+            Some(())
+        }
+        b"event" | b"media" => None,
+        _ => scanner.skip(),
+    })?;
+    scanner.end()?;
+    let ((timestamp, payload), _) = (media?, event?);
+    let audio = Payload::from_base64(message.slice_ref(payload)).ok()?;
+    Some(Frame::Media { timestamp, audio })
+}
+
+/// Timestamp and payload, the latter not looked at yet.
+fn scan_body<'a>(scanner: &mut Scanner<'a>) -> Option<(Ms, &'a [u8])> {
+    let (mut track, mut timestamp, mut payload) = (None, None, None);
+    scanner.object(|scanner, key| {
+        match key {
+            b"track" if track.is_none() => track = Some(scanner.plain()?),
+            b"timestamp" if timestamp.is_none() => timestamp = Some(Ms(scanner.number()?)),
+            b"payload" if payload.is_none() => payload = Some(scanner.quoted()?),
+            b"track" | b"timestamp" | b"payload" => return None,
+            _ => scanner.skip()?,
+        }
+        Some(())
+    })?;
+    (track? == b"inbound").then_some((timestamp?, payload?))
 }
 
 fn media_frame(message: &Bytes, media: MediaBody<'_>) -> Result<Frame, FrameError> {

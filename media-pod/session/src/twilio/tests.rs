@@ -247,4 +247,46 @@ proptest! {
         prop_assert_eq!(audio.as_str(), back["media"]["payload"].as_str().unwrap());
         prop_assert_eq!(audio.to_mulaw(), mulaw);
     }
+
+    #[test]
+    fn the_scanner_reads_what_the_parser_reads_or_nothing(
+        mangled in mangled(media_message("no+JhoaJjpz=").to_string()),
+    ) {
+        if let Some(frame) = frame::scan_media(&mangled) {
+            prop_assert_eq!(Ok(frame), Frame::parse_any(&mangled));
+        }
+    }
+}
+
+/// A message in which some pieces were replaced by what JSON is made of.
+fn mangled(message: String) -> impl Strategy<Value = Bytes> {
+    let piece = prop_oneof![
+        Just(String::new()),
+        "[\\[\\]{}\",:\\\\ 0-9.eE-]{1,3}",
+        Just(r#","event":"media""#.to_owned()),
+        Just(r#","payload":"AAAA""#.to_owned()),
+        Just(r#""delta":"AAAA","#.to_owned()),
+    ];
+    let edits = proptest::collection::vec((any::<prop::sample::Index>(), 0..3_usize, piece), 0..4);
+    edits.prop_map(move |edits| {
+        let mut text = message.clone().into_bytes();
+        for (at, length, piece) in edits {
+            let at = at.index(text.len().max(1)).min(text.len());
+            let end = (at + length).min(text.len());
+            text.splice(at..end, piece.into_bytes());
+        }
+        Bytes::from(text)
+    })
+}
+
+#[test]
+fn the_usual_media_message_is_scanned_whatever_the_order_of_its_members() {
+    let usual = format!(
+        r#"{{"event":"media","sequenceNumber":"4","media":{{"track":"inbound","chunk":"2","timestamp":"5","payload":"no+JhoaJjpz="}},"streamSid":"{STREAM}"}}"#
+    );
+    for message in [usual, media_message("no+JhoaJjpz=").to_string()] {
+        let message = Bytes::from(message);
+        let scanned = frame::scan_media(&message).expect("the usual shape");
+        assert_eq!(Ok(scanned), Frame::parse_any(&message));
+    }
 }

@@ -100,3 +100,30 @@ fn nothing_personal_is_printed() {
 fn an_empty_stretch_of_audio_is_not_sent() {
     assert_eq!(Bench::live(config()).command(ModelCommand::Append(sound(0))), []);
 }
+
+proptest::proptest! {
+    #[test]
+    fn the_scanner_reads_what_the_parser_reads_or_nothing(
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+        length in 0..3_usize,
+        piece in "[\\[\\]{}\",:\\\\ 0-9.eE-]{0,3}|,\"transcript\":\"x\"|,\"item_id\":\"x\"|,\"x\":\"y\"",
+    ) {
+        let mut text = GOLDEN[0].as_bytes().to_vec();
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        text.splice(at..end, piece.into_bytes());
+        let text = Bytes::from(text);
+        if let Some(event) = super::super::wire::scan_audio(&text) {
+            let parsed = ServerEvent::parse_any(&text).map(|event| format!("{event:?}"));
+            proptest::prop_assert_eq!(Ok(format!("{event:?}")), parsed);
+        }
+    }
+}
+
+#[test]
+fn the_usual_audio_event_is_scanned() {
+    let usual = Bytes::from_static(GOLDEN[0].as_bytes());
+    let scanned = super::super::wire::scan_audio(&usual).expect("the usual shape");
+    let parsed = ServerEvent::parse_any(&usual).expect("an event");
+    assert_eq!(format!("{scanned:?}"), format!("{parsed:?}"));
+}
