@@ -5,6 +5,7 @@ pub(crate) mod load;
 pub(crate) mod local;
 pub(crate) mod relay;
 mod report;
+pub(crate) mod rules;
 pub(crate) mod serve;
 mod shutdown;
 pub(crate) mod test;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Relay(relay::RelayCommand),
     /// Agent tests from a file (say, press, expect): exit code 0 all passed, 1 one failed, 2 they could not be run.
     Test(test::Test),
+    /// Every rule of the protocols that is enforced, with its section, as a table.
+    Rules,
 }
 
 /// How a run ended: without a violation and a failed step, or not.

@@ -18,6 +18,10 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Local(local) => cli::local::run(*local).await?,
         Command::Load(load) => cli::load::run(*load).await?,
         Command::Relay(relay) => cli::relay::run(relay).await?,
+        Command::Rules => {
+            print!("{}", cli::rules::table());
+            Outcome::Passed
+        }
         Command::Test(test) => match cli::test::run(test).await {
             Ok(outcome) => outcome,
             Err(error) => {
