@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
+use tokio::sync::Notify;
 
 use crate::applied;
 use crate::cache::Cache;
@@ -32,6 +33,8 @@ pub struct Context {
     pub media_image: String,
     /// How often the carrier is asked whether its side is still as it was set.
     pub resync: Duration,
+    /// Rung when an agent got a new configuration, for the steward.
+    pub configured: Notify,
     /// How long failing objects wait.
     pub backoff: Backoff,
 }
@@ -59,6 +62,7 @@ impl Context {
             pods,
             media_image,
             resync,
+            configured: Notify::new(),
             backoff: Backoff::default(),
         }
     }

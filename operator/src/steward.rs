@@ -1,10 +1,12 @@
-//! Polls what every media pod carries, and tells it in the agents' status: `activeCalls` and the condition
-//! ConfigCurrent.
+//! Polls what every media pod carries, and tells it: in the agents' status (`activeCalls`, the condition ConfigCurrent),
+//! and on the pods (which of them costs least to delete, which configuration to load).
 //!
-//! Only the leader does so, under a field manager of its own. Bounds: one round at a time, at most one request per pod
-//! and one write per agent in a round, and none where nothing changed.
+//! Only the leader does so, under a field manager of its own. Bounds: one round at a time, and in a round at most one
+//! request to a pod, one write on it and one to its agent, none where nothing changed. Rounds are 15 s apart; after a
+//! change of configuration some follow faster, which ask only the agents concerned and do not write deletion costs.
 
 mod tally;
+mod tend;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,24 +14,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::VoiceAgent;
+use crds::conditions::{ConditionType, holds};
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::core::DeserializeGuard;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use tokio::time::{MissedTickBehavior, interval};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::apply_status;
+use crate::apply::{apply_status, is_not_found};
 use crate::context::Context;
-use crate::voice_agent::build::{AGENT_LABEL, MANAGED_BY, deployment::ADMIN_PORT};
+use crate::voice_agent::build::{AGENT_LABEL, deployment::ADMIN_PORT};
 use tally::{Load, tally};
+use tend::{Annotations, tend};
 
-/// Owns `activeCalls` and ConfigCurrent.
+/// Owns `activeCalls` and ConfigCurrent, and annotations of pods.
 pub const FIELD_MANAGER: &str = "switchboard-steward";
 /// Between two rounds: status is for people, and 15 s is what the HPA looks at too.
 const PERIOD: Duration = Duration::from_secs(15);
+/// Between two rounds while a change of configuration is on its way.
+const FAST_PERIOD: Duration = Duration::from_secs(2);
+/// So many fast rounds after the last change: half a minute, after which the usual ones tell who is behind.
+const FAST_ROUNDS: u32 = 15;
 /// A pod that does not answer a few hundred bytes within this is told as unknown.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Requests at a time.
@@ -37,79 +45,154 @@ const CONCURRENCY: usize = 16;
 /// An answer has about 300 bytes.
 const LARGEST_ANSWER: u64 = 64 * 1024;
 
-/// By namespace and agent, what each ready pod says; `None` where it says nothing.
-type Loads = BTreeMap<(String, String), Vec<Option<Load>>>;
+/// Which agents a round is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// All.
+    Usual,
+    /// Those whose newest configuration is not in all pods.
+    Fast,
+}
+
+/// By namespace and agent, its ready pods and what each says; `None` where it says nothing.
+type Answers = BTreeMap<(String, String), Vec<(Arc<Pod>, Option<Load>)>>;
 
 /// Runs until `stop`.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let mut rounds = interval(PERIOD);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    context.cache.wait_until_complete().await;
+    let mut usual = Instant::now();
+    let mut fast_left = 0;
     loop {
+        let fast = Instant::now() + FAST_PERIOD;
+        let (next, round) =
+            if fast_left > 0 && fast < usual { (fast, Round::Fast) } else { (usual, Round::Usual) };
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = rounds.tick() => {}
+            () = context.configured.notified() => {
+                fast_left = FAST_ROUNDS;
+                continue;
+            }
+            () = sleep_until(next) => {}
         }
-        if let Err(error) = round(&context).await {
-            tracing::warn!(%error, "a round of the steward failed");
+        match round {
+            Round::Usual => usual = Instant::now() + PERIOD,
+            Round::Fast => fast_left -= 1,
+        }
+        go(&context, round).await;
+    }
+}
+
+async fn go(context: &Context, round: Round) {
+    let agents = context.cache.agents.state();
+    let agents = agents.iter().filter_map(|a| a.0.as_ref().ok());
+    let agents: Vec<&VoiceAgent> = agents.filter(|a| round == Round::Usual || is_behind(a)).collect();
+    if agents.is_empty() {
+        return;
+    }
+    let concerned = agents.iter().map(|a| (a.namespace().unwrap_or_default(), a.name_any()));
+    let mut answers: Answers = concerned.map(|key| (key, Vec::new())).collect();
+    let pods = context.cache.pods.state();
+    let targets = pods.iter().filter_map(target).filter(|t| answers.contains_key(&t.agent)).collect();
+    poll(context, targets, &mut answers).await;
+    for agent in agents {
+        let key = (agent.namespace().unwrap_or_default(), agent.name_any());
+        let pods = answers.remove(&key).unwrap_or_default();
+        tell(context, agent, &pods).await;
+        if round == Round::Usual {
+            tend_all(context, agent, &pods).await;
         }
     }
 }
 
-async fn round(context: &Context) -> Result<(), kube::Error> {
-    let agents = Api::<DeserializeGuard<VoiceAgent>>::all(context.client.clone());
-    let agents: Vec<VoiceAgent> =
-        agents.list(&ListParams::default()).await?.items.into_iter().filter_map(|a| a.0.ok()).collect();
-    if agents.is_empty() {
-        return Ok(());
+/// Whether somebody waits for an agent's configuration to be everywhere.
+fn is_behind(agent: &VoiceAgent) -> bool {
+    agent.status.as_ref().is_some_and(|s| !holds(&s.conditions, ConditionType::ConfigCurrent))
+        || agent.status.as_ref().is_some_and(|s| !tally::speaks_of_newest(s))
+}
+
+/// Writes the status, if it changed.
+async fn tell(context: &Context, agent: &VoiceAgent, pods: &[(Arc<Pod>, Option<Load>)]) {
+    let loads: Vec<_> = pods.iter().map(|(_, load)| load.clone()).collect();
+    let Some(status) = tally(agent, &loads, Timestamp::now()) else { return };
+    if let Err(error) = apply_status(&context.client, agent, &status, FIELD_MANAGER, None).await {
+        // The next round tries again; the other agents are not held up.
+        let (namespace, name) = (agent.namespace(), agent.name_any());
+        tracing::warn!(namespace, agent = name, %error, "an agent's load was not written");
     }
-    let mut loads = poll(context, fetch_pods(&context.client).await?).await;
-    for agent in agents {
-        let key = (agent.namespace().unwrap_or_default(), agent.name_any());
-        let status = tally(&agent, &loads.remove(&key).unwrap_or_default(), Timestamp::now());
-        let Some(status) = status else { continue };
-        if let Err(error) = apply_status(&context.client, &agent, &status, FIELD_MANAGER, None).await {
-            // The next round tries again; the other agents are not held up.
-            tracing::warn!(namespace = key.0, agent = key.1, %error, "an agent's load was not written");
-        }
-    }
-    Ok(())
+}
+
+/// Writes on the pods what they do not have yet.
+async fn tend_all(context: &Context, agent: &VoiceAgent, pods: &[(Arc<Pod>, Option<Load>)]) {
+    let wanted = agent.status.as_ref().and_then(|s| s.config_revision.as_deref());
+    let answering = pods.iter().filter_map(|(pod, load)| Some((pod, load.as_ref()?)));
+    let writes = answering.map(|(pod, load)| (pod.clone(), tend(pod, load, wanted)));
+    annotate_all(&context.client, writes.collect()).await;
+}
+
+/// Asks every running pod of an agent to load a configuration now.
+pub(crate) async fn ask_pods(context: &Context, namespace: &str, agent: &str, revision: &str) {
+    let pods = context.cache.pods.state_filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.metadata.namespace.as_deref() == Some(namespace)
+            && pod.labels().get(AGENT_LABEL).is_some_and(|of| of == agent)
+    });
+    let writes = pods.into_iter().map(|pod| {
+        let annotations = tend::ask_for(&pod, revision);
+        (pod, annotations)
+    });
+    annotate_all(&context.client, writes.collect()).await;
+}
+
+/// Writes annotations, where there are any. Best effort: the next round finds what is missing.
+async fn annotate_all(client: &Client, writes: Vec<(Arc<Pod>, Annotations)>) {
+    let writes = writes.into_iter().filter(|(_, annotations)| !annotations.is_empty());
+    stream::iter(writes)
+        .for_each_concurrent(CONCURRENCY, |(pod, annotations)| async move {
+            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let parameters =
+                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+            match Api::<Pod>::namespaced(client.clone(), &namespace)
+                .patch_metadata(&name, &parameters, &patch)
+                .await
+            {
+                Ok(_) => {}
+                // It went in between.
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => tracing::warn!(namespace, pod = name, %error, "a pod was not annotated"),
+            }
+        })
+        .await;
 }
 
 /// A pod that should answer.
 struct Target {
     agent: (String, String),
     address: IpAddr,
+    pod: Arc<Pod>,
 }
 
-/// The ready media pods. Pods on their way out are left out: their calls do not hold replicas.
-async fn fetch_pods(client: &Client) -> Result<Vec<Target>, kube::Error> {
-    let (key, value) = MANAGED_BY;
-    let labels = format!("{key}={value},{AGENT_LABEL}");
-    let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default().labels(&labels)).await?;
-    Ok(pods.items.iter().filter_map(target).collect())
-}
-
-fn target(pod: &Pod) -> Option<Target> {
+/// A media pod, if it is ready. Pods on their way out are left out: their calls do not hold replicas.
+fn target(pod: &Arc<Pod>) -> Option<Target> {
     let status = pod.status.as_ref()?;
     let is_ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
     if !is_ready || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let agent = (pod.namespace()?, pod.labels().get(AGENT_LABEL)?.clone());
-    Some(Target { agent, address: status.pod_ip.as_ref()?.parse().ok()? })
+    let agent = (pod.metadata.namespace.clone()?, pod.labels().get(AGENT_LABEL)?.clone());
+    Some(Target { agent, address: status.pod_ip.as_ref()?.parse().ok()?, pod: pod.clone() })
 }
 
-async fn poll(context: &Context, targets: Vec<Target>) -> Loads {
+async fn poll(context: &Context, targets: Vec<Target>, answers: &mut Answers) {
     let asked = stream::iter(targets).map(|target| async move {
         let load = ask(&context.pods, target.address).await;
-        (target.agent, load)
+        (target.agent, target.pod, load)
     });
-    let mut answers = asked.buffer_unordered(CONCURRENCY);
-    let mut loads = Loads::new();
-    while let Some((agent, load)) = answers.next().await {
-        loads.entry(agent).or_default().push(load);
+    let mut asked = asked.buffer_unordered(CONCURRENCY);
+    while let Some((agent, pod, load)) = asked.next().await {
+        answers.entry(agent).or_default().push((pod, load));
     }
-    loads
 }
 
 /// One pod's load; what is no load is no answer.

@@ -23,6 +23,7 @@ use crate::apply::{FIELD_MANAGER, apply_status};
 use crate::cache::Feeds;
 use crate::context::{Context, spread};
 use crate::report::{self, Error, Kind};
+use crate::steward;
 use dereference::References;
 use status::{Applied, Progress};
 
@@ -146,6 +147,12 @@ async fn apply_resolved(
     };
     let children = build::build(&validated);
     let deployment = apply::apply_children(context, &validated.name, &children).await?;
+    let known = agent.status.as_ref().and_then(|s| s.config_revision.as_ref());
+    if known.is_some_and(|known| *known != validated.file.revision) {
+        // Before the status says so: if this process ends in between, the next one asks again.
+        steward::ask_pods(context, &validated.namespace, &validated.name, &validated.file.revision).await;
+        context.configured.notify_one();
+    }
     let unique: BTreeSet<_> = numbers.into_iter().collect();
     Ok(Progress::Applied(Box::new(Applied {
         deployment,

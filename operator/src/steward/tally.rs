@@ -15,6 +15,9 @@ pub(super) struct Load {
     pub config_revision: String,
     /// Calls it carries.
     pub active_calls: u32,
+    /// Whether it is on its way out.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// The steward's part of an agent's status; `None` where it says so already.
@@ -38,25 +41,34 @@ pub(super) fn tally(agent: &VoiceAgent, loads: &[Option<Load>], now: Timestamp) 
     (!is_told).then_some(status)
 }
 
+/// Whether ConfigCurrent is about the newest configuration.
+pub(super) fn speaks_of_newest(status: &VoiceAgentStatus) -> bool {
+    let condition = find_condition(&status.conditions, ConditionType::ConfigCurrent);
+    let newest = status.config_revision.as_deref().unwrap_or_default();
+    condition.is_some_and(|c| c.message.contains(newest))
+}
+
 fn current(wanted: &str, loads: &[Option<Load>]) -> Finding {
     let all = loads.len();
     let silent = loads.iter().filter(|l| l.is_none()).count();
     let behind = loads.iter().flatten().filter(|l| l.config_revision != wanted).count();
     if behind > 0 {
         let sentence = format!(
-            "{behind} of {all} pods have another configuration than {wanted}: the kubelet brings it within a minute or \
-             two; if it does not, see the pods' logs for why they refuse it"
+            "{} of {all} pods have configuration {wanted}, {behind} have another: it arrives within seconds, at most a \
+             minute or two; if it does not, see the pods' logs for why they refuse it",
+            all - behind - silent
         );
         Finding::no(Reason::PodsBehind, sentence)
     } else if silent > 0 {
         Finding::unknown(
             Reason::LoadUnknown,
-            format!("{silent} of {all} pods do not answer on their admin port"),
+            format!("{silent} of {all} pods do not answer on their admin port whether they have {wanted}"),
         )
     } else if all == 0 {
-        Finding::unknown(Reason::NoPodReady, "No pod is ready")
+        Finding::unknown(Reason::NoPodReady, format!("No pod is ready to load configuration {wanted}"))
     } else {
-        Finding::yes(Reason::AllPodsCurrent)
+        let message = format!("{all} of {all} pods have configuration {wanted}");
+        Finding { message, ..Finding::yes(Reason::AllPodsCurrent) }
     }
 }
 
@@ -74,7 +86,7 @@ mod tests {
     }
 
     fn load(revision: &str, calls: u32) -> Option<Load> {
-        Some(Load { config_revision: revision.to_owned(), active_calls: calls })
+        Some(Load { config_revision: revision.to_owned(), active_calls: calls, draining: false })
     }
 
     fn words(status: &VoiceAgentStatus) -> String {
@@ -87,6 +99,7 @@ mod tests {
         let status = tally(&agent(), &[load("b", 3), load("b", 4)], Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(status.active_calls, Some(7));
         assert_eq!(words(&status), "ConfigCurrent=True AllPodsCurrent");
+        assert_eq!(status.conditions[0].message, "2 of 2 pods have configuration b");
         assert_eq!((status.replicas, status.conditions.len()), (None, 1), "only what the steward owns");
     }
 
@@ -111,10 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_about_an_older_configuration_is_known_as_such() {
+        let mut status = tally(&agent(), &[load("b", 0)], Timestamp::UNIX_EPOCH).unwrap();
+        status.config_revision = Some("b".to_owned());
+        assert!(speaks_of_newest(&status));
+        status.config_revision = Some("9f2c41d0".to_owned());
+        assert!(!speaks_of_newest(&status));
+        assert!(!speaks_of_newest(&VoiceAgentStatus::default()));
+    }
+
+    #[test]
     fn a_pod_with_an_older_configuration_is_told() {
         let status = tally(&agent(), &[load("b", 0), load("a", 1), None], Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(words(&status), "ConfigCurrent=False PodsBehind");
-        assert!(status.conditions[0].message.starts_with("1 of 3 pods"));
+        assert!(status.conditions[0].message.starts_with("1 of 3 pods have configuration b, 1 have another"));
     }
 
     #[test]
