@@ -51,7 +51,8 @@ fn report(
     let (mut references, mut sessions) = (Vec::new(), Vec::new());
     for run in 0..=RUNS {
         let mut line = Line::open();
-        let (mut bare, mut full) = (0, 0);
+        // A run is worth its median batch: what a busy machine takes away in between hits few of them.
+        let (mut bare, mut full) = (Vec::new(), Vec::new());
         for batch in messages.chunks(BATCH) {
             let begun = Instant::now();
             for message in batch {
@@ -61,14 +62,14 @@ fn report(
             for message in batch {
                 session(&mut line, message, &mut |frame| _ = black_box(frame));
             }
-            full += between.elapsed().as_nanos();
-            bare += (between - begun).as_nanos();
+            full.push(between.elapsed().as_nanos() as f64 / batch.len() as f64);
+            bare.push((between - begun).as_nanos() as f64 / batch.len() as f64);
             line.echo();
         }
         // The first run warms both up.
         if run > 0 {
-            references.push(bare as f64 / messages.len() as f64);
-            sessions.push(full as f64 / messages.len() as f64);
+            references.push(median(bare));
+            sessions.push(median(full));
         }
     }
     let (reference, session) = (median(references), median(sessions));

@@ -24,6 +24,7 @@
 //! | `tools` | tool definitions for the model, the built-in tools |
 //! | `realtime` | the Realtime protocol machine and its wire types (protocols: OpenAI Realtime GA) |
 //! | `twilio` | wire types of Twilio Media Streams |
+//! | `scan` | the two messages that come many times a second, read by hand |
 //! | `io` | inputs, outputs, commands and events of the call machine |
 //! | `agent_file` | the document an agent is configured by; the operator writes it, the media pod reads it |
 //! | `plan` | what one call will do: the agent file with the call's variables filled in |
