@@ -1,0 +1,23 @@
+//! The form of a webhook: one line of URL, then the body.
+
+use twilio::Secret;
+use twilio::signature::{Validator, parse_form, sign};
+
+/// Any form can be read; what was signed verifies in every order, what was changed does not.
+pub(crate) fn run(data: &[u8]) {
+    let cut = data.iter().position(|byte| *byte == b'\n').unwrap_or_default();
+    let (url, body) = data.split_at(cut);
+    let url = String::from_utf8_lossy(url);
+    let mut form = parse_form(body);
+    let token = || Secret::new("12345");
+    let validator = Validator::new([token()]);
+    let signature = sign(&token(), &url, &form);
+    assert!(validator.verify(&url, &form, &signature).is_ok());
+    form.reverse();
+    assert!(validator.verify(&url, &form, &signature).is_ok());
+    form.push(("Added".to_owned(), "later".to_owned()));
+    if sign(&token(), &url, &form) != signature {
+        assert!(validator.verify_upgrade(&url, &signature).is_err() || form.len() == 1);
+    }
+    let _ = validator.verify_body(&url, body, &String::from_utf8_lossy(body));
+}
