@@ -72,6 +72,8 @@ pub struct Call {
     toolbox: Toolbox,
     digits: Digits,
     debt: Debt,
+    /// Replies in a row that failed before a sound of them was heard.
+    failed_replies: u32,
     first_sound: FirstSound,
 }
 
@@ -150,6 +152,7 @@ impl Call {
             toolbox: Toolbox::default(),
             digits: Digits::default(),
             debt,
+            failed_replies: 0,
             first_sound: FirstSound::Awaited,
         };
         call.connect();
@@ -241,6 +244,7 @@ impl Call {
                 Timer::EndlessSpeech => self.floor.open(),
                 Timer::Stall => self.fill_silence(),
                 Timer::Reply => self.give_up_reply(),
+                Timer::AskAgain => self.ask_again(),
                 Timer::Tool => self.time_out_tools(),
                 Timer::Filler => self.fill_wait(),
                 Timer::Digits => self.flush_digits(),

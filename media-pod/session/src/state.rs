@@ -173,7 +173,13 @@ impl Link {
     }
 
     /// `Connecting` or `Ready` → `BackingOff` on the same engine, or on the next one, or → `Down`.
-    pub(crate) fn lose(&mut self, now: Ms, reason: ModelLoss, engines: usize) -> Result<(), Ignored> {
+    pub(crate) fn lose(
+        &mut self,
+        now: Ms,
+        reason: ModelLoss,
+        counts: u32,
+        engines: usize,
+    ) -> Result<(), Ignored> {
         let mut attempt = match *self {
             Self::Connecting(attempt) => attempt,
             Self::Ready { attempt, since, .. } if now.since(since) < PROVEN => attempt,
@@ -182,7 +188,7 @@ impl Link {
                 return Err(Ignored::Unexpected { input: "lost", state: self.name() });
             }
         };
-        attempt.failures += 1;
+        attempt.failures += counts;
         if reason == ModelLoss::Rejected || attempt.failures >= MAX_FAILURES {
             attempt = Attempt { engine: attempt.engine + 1, failures: 0 };
         }
@@ -327,6 +333,11 @@ impl Opening {
         {
             *is_audible = true;
         }
+    }
+
+    /// Whether this reply is the greeting and no sound of it went out.
+    pub(crate) fn is_unheard(&self, of: &ReplyId) -> bool {
+        matches!(self, Self::Saying { reply, is_audible: false } if reply == of)
     }
 
     /// Back to `Due`, if nothing of it went out.

@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Stall,
     /// A reply that was asked for did not begin.
     Reply,
+    /// A reply failed before it was heard; ask for it again.
+    AskAgain,
     /// A tool did not end in time.
     Tool,
     /// A tool takes long.
@@ -42,7 +44,7 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// All of them, in the order in which they fire at the same time.
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::MaxDuration,
         Self::HandOver,
         Self::Farewell,
@@ -53,6 +55,7 @@ impl Timer {
         Self::EndlessSpeech,
         Self::Stall,
         Self::Reply,
+        Self::AskAgain,
         Self::Tool,
         Self::Filler,
         Self::Digits,

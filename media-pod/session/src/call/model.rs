@@ -12,7 +12,10 @@ use crate::timer::Timer;
 use crate::{Ms, Redacted};
 
 /// An engine that neither answers nor fails is given up after this; a cold session takes one to two seconds.
-const CONNECT_TIMEOUT: Ms = Ms::from_secs(10);
+const CONNECT_TIMEOUT: Ms = Ms::from_secs(5);
+
+/// What such a silence counts as: two of them are as long as a caller can be asked to wait for one engine.
+const SILENCE_COUNTS: u32 = 2;
 
 /// Delay before the second attempt; each further one waits twice as long.
 const BACKOFF_BASE: Ms = Ms(200);
@@ -45,13 +48,13 @@ impl Call {
 
     pub(super) fn give_up_connecting(&mut self) {
         // The timer runs only while connecting, where a loss is always taken.
-        let _ = self.handle_lost(ModelLoss::Unreachable);
+        let _ = self.lose_model(ModelLoss::Unreachable, SILENCE_COUNTS);
     }
 
     pub(super) fn handle_model(&mut self, event: ModelEvent) -> Result<(), Ignored> {
         match event {
             ModelEvent::Ready => return self.handle_ready(),
-            ModelEvent::Lost { reason } => return self.handle_lost(reason),
+            ModelEvent::Lost { reason } => return self.lose_model(reason, 1),
             _ if !self.link.is_ready() => {
                 return Err(Ignored::Unexpected { input: "model event", state: self.link.name() });
             }
@@ -65,7 +68,7 @@ impl Call {
             ModelEvent::ToolCall { call, reply, name, arguments } => {
                 return self.handle_tool_call(call, reply, name, arguments);
             }
-            ModelEvent::ReplyEnded { reply, outcome: _ } => return self.handle_reply_ended(&reply),
+            ModelEvent::ReplyEnded { reply, outcome } => return self.handle_reply_ended(&reply, outcome),
             ModelEvent::Expiring => self.link.expire(),
             ModelEvent::Usage(usage) => self.event(Event::Usage(usage)),
             ModelEvent::Refused { class } => self.event(Event::ModelRefused { class }),
@@ -112,13 +115,16 @@ impl Call {
         self.floor.open();
     }
 
-    /// The connection is gone: what was sent plays on, what was owed stays owed, the next attempt is due.
-    fn handle_lost(&mut self, reason: ModelLoss) -> Result<(), Ignored> {
+    /// The connection is gone: what was sent plays on, what was owed stays owed, the next attempt is due. `counts` is
+    /// how many failures in a row this one stands for.
+    pub(super) fn lose_model(&mut self, reason: ModelLoss, counts: u32) -> Result<(), Ignored> {
         let was_ready = self.link.is_ready();
         let was_expected = self.replies.is_any_active() || self.is_answer_awaited();
-        self.link.lose(self.now, reason, self.plan.engines.len())?;
+        self.link.lose(self.now, reason, counts, self.plan.engines.len())?;
         self.event(Event::ModelLost { reason });
-        for timer in [Timer::Connect, Timer::ConfirmSpeech, Timer::EndlessSpeech, Timer::Reply] {
+        for timer in
+            [Timer::Connect, Timer::ConfirmSpeech, Timer::EndlessSpeech, Timer::Reply, Timer::AskAgain]
+        {
             self.timers.stop(timer);
         }
         self.opening.again();
@@ -162,7 +168,7 @@ impl Call {
 }
 
 /// Before the attempt after this many failures in a row.
-fn backoff(failures: u32) -> Ms {
+pub(super) fn backoff(failures: u32) -> Ms {
     let doubled = BACKOFF_BASE.0.saturating_mul(1 << failures.saturating_sub(1).min(16));
     Ms(doubled).min(BACKOFF_CAP)
 }
@@ -207,7 +213,7 @@ impl Dice {
     }
 
     /// Between half of the span and all of it, so that a provider's outage does not bring all calls back at once.
-    const fn jitter(&mut self, span: Ms) -> Ms {
+    pub(super) const fn jitter(&mut self, span: Ms) -> Ms {
         let half = span.0 / 2;
         Ms(span.0 - half + self.throw() % (half + 1))
     }

@@ -2,14 +2,21 @@
 
 use std::collections::VecDeque;
 
+use super::model::backoff;
 use super::{Call, Debt, FirstSound};
 use crate::audio::Payload;
-use crate::io::{Event, HistoryItem, Ignored, MarkName, ModelCommand, Output, PhoneCommand, Speech};
+use crate::io::{
+    Event, HistoryItem, Ignored, MarkName, ModelCommand, ModelLoss, Output, PhoneCommand, ReplyOutcome,
+    Speech,
+};
 use crate::journal::Fact;
 use crate::playback::Playing;
 use crate::state::Opening;
 use crate::timer::Timer;
 use crate::{ItemId, Redacted, ReplyId};
+
+/// Failed replies in a row that are asked for again on the same connection.
+const MAX_FAILED_REPLIES: u32 = 2;
 
 /// Words kept for items whose audio has not begun, and items kept whose words have not come.
 const MAX_WAITING: usize = 16;
@@ -49,14 +56,44 @@ impl Call {
         Ok(())
     }
 
-    pub(super) fn handle_reply_ended(&mut self, reply: &ReplyId) -> Result<(), Ignored> {
+    pub(super) fn handle_reply_ended(
+        &mut self,
+        reply: &ReplyId,
+        outcome: ReplyOutcome,
+    ) -> Result<(), Ignored> {
         self.replies.end(reply)?;
         self.playback.complete_reply(reply);
-        if self.is_answer_awaited() {
+        let is_unheard = self.opening.is_unheard(reply) || self.is_answer_awaited();
+        if outcome == ReplyOutcome::Failed && is_unheard {
+            self.reply_failed();
+        } else if self.is_answer_awaited() {
             // It made no sound; a tool's continuation may, within the usual time.
             self.timers.start(Timer::Reply, self.now + super::limits::REPLY_BEGINS);
         }
         Ok(())
+    }
+
+    /// The model failed where the caller waits for its voice: it is asked again, and a model that goes on failing is
+    /// given up like a lost one.
+    fn reply_failed(&mut self) {
+        self.failed_replies += 1;
+        self.opening.again();
+        if self.failed_replies > MAX_FAILED_REPLIES {
+            self.failed_replies = 0;
+            // The reply came from a connection that is up, where a loss is always taken.
+            let _ = self.lose_model(ModelLoss::Closed, 1);
+        } else {
+            let after = self.dice.jitter(backoff(self.failed_replies));
+            self.timers.set(Timer::AskAgain, self.now + after);
+        }
+    }
+
+    /// The reply that failed is due again, unless something else has been said since.
+    pub(super) fn ask_again(&mut self) {
+        self.ask_for_greeting();
+        if self.is_answer_awaited() && !self.opening.is_going_on() && !self.replies.is_any_active() {
+            self.debt = Debt::Reply;
+        }
     }
 
     pub(super) fn handle_audio(
@@ -92,6 +129,8 @@ impl Call {
             self.event(Event::FirstAudio { after: self.now.since(self.began) });
         }
         self.timers.stop(Timer::Reply);
+        self.timers.stop(Timer::AskAgain);
+        self.failed_replies = 0;
         if self.debt == Debt::None
             && let Some(stopped) = self.floor.answered()
         {

@@ -1,7 +1,7 @@
 //! The model is lost, or the pod.
 
 use call_session::Ms;
-use call_session::io::{EndReason, Ignored, Input, ModelEvent, ModelLoss, Next};
+use call_session::io::{EndReason, Ignored, Input, ModelEvent, ModelLoss, Next, ReplyOutcome};
 
 use crate::support::Stage;
 use crate::support::plan::{PlanVerbs, plan};
@@ -78,8 +78,9 @@ fn an_engine_that_neither_answers_nor_fails_is_given_up() {
     let ending = stage.run_to_end();
     assert_eq!(ending.reason, EndReason::ModelUnreachable);
     assert!(matches!(ending.next, Next::SayAndHangUp { .. }));
-    assert_eq!(stage.deeds().iter().filter(|line| *line == "connect 0").count(), 4);
-    assert!(stage.now < Ms::from_secs(100));
+    // A silent attempt costs the caller seconds, so two of them are enough for one engine.
+    assert_eq!(stage.deeds().iter().filter(|line| *line == "connect 0").count(), 2);
+    assert!(stage.now < Ms::from_secs(25));
 }
 
 #[test]
@@ -111,6 +112,49 @@ fn a_greeting_that_was_not_heard_is_said_by_the_next_connection() {
     stage.news();
     stage.model(ModelEvent::Ready);
     assert_eq!(stage.deeds(), ["say Hello."]);
+}
+
+#[test]
+fn a_greeting_that_failed_is_asked_for_again() {
+    let mut stage = Stage::open(plan().greets("Hello."));
+    stage.reply_fails("r1");
+    assert_eq!(stage.deeds(), Vec::<String>::new(), "not at once");
+    stage.run(200);
+    assert_eq!(stage.deeds(), ["say Hello."]);
+    stage.agent_says("r2", "i2", "Hello.", 1000);
+    stage.run(1100);
+    assert_eq!(stage.facts().iter().filter(|fact| fact.ends_with(": greeted")).count(), 1);
+}
+
+#[test]
+fn an_answer_that_failed_is_asked_for_again() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.reply_fails("r1");
+    stage.run(200);
+    assert_eq!(stage.deeds(), ["reply"]);
+}
+
+#[test]
+fn a_model_that_goes_on_failing_is_given_up_like_a_lost_one() {
+    let mut stage = Stage::open(plan().greets("Hello.").falls_back_to("second"));
+    for reply in ["r1", "r2", "r3"] {
+        stage.reply_fails(reply);
+        stage.run(400);
+    }
+    assert_eq!(stage.deeds(), ["say Hello.", "say Hello.", "connect 0"]);
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["say Hello."], "the new connection greets");
+}
+
+#[test]
+fn a_reply_that_fails_after_it_was_heard_is_not_repeated() {
+    let mut stage = Stage::open(plan().greets("Hello."));
+    stage.agent_begins("r1", "i1", 1000);
+    stage.end_reply("r1", ReplyOutcome::Failed);
+    stage.news();
+    stage.run(2000);
+    assert_eq!(stage.deeds(), Vec::<String>::new());
 }
 
 #[test]

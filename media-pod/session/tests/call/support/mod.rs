@@ -171,6 +171,16 @@ impl Stage {
         self.model(ModelEvent::ReplyEnded { reply: reply.into(), outcome: ReplyOutcome::Completed });
     }
 
+    pub(crate) fn end_reply(&mut self, reply: &str, outcome: ReplyOutcome) {
+        self.model(ModelEvent::ReplyEnded { reply: reply.into(), outcome });
+    }
+
+    /// A reply begins and fails before a sound of it.
+    pub(crate) fn reply_fails(&mut self, reply: &str) {
+        self.model(ModelEvent::ReplyStarted { reply: reply.into() });
+        self.end_reply(reply, ReplyOutcome::Failed);
+    }
+
     pub(crate) fn caller_speaks(&mut self, milliseconds: u64) {
         self.model(ModelEvent::SpeechStarted);
         self.run(milliseconds);
