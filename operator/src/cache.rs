@@ -9,8 +9,9 @@ pub mod contents;
 use std::fmt::Debug;
 
 use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
+use futures_util::future::{self, BoxFuture, Shared};
 use futures_util::stream::{self, BoxStream};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
@@ -48,6 +49,7 @@ pub struct Cache {
     pub pods: Store<Pod>,
     /// What Secrets and ConfigMaps held when they were last asked.
     pub contents: Contents,
+    complete: Shared<BoxFuture<'static, ()>>,
 }
 
 /// The agents' children, by kind; ConfigMaps are in [`Cache::config_maps`].
@@ -103,15 +105,18 @@ impl Cache {
             pod.metadata.managed_fields = None;
         });
         let (pods, pod_feed) = feed(lean_pods);
+        let children = Children { deployments, service_accounts, services, budgets, autoscalers, ingresses };
+        let complete = completion(&gateways, &numbers, &secrets, &config_maps, &children, &pods);
         let cache = Self {
             gateways,
             agents,
             numbers,
             secrets,
             config_maps,
-            children: Children { deployments, service_accounts, services, budgets, autoscalers, ingresses },
+            children,
             pods,
             contents: Contents::default(),
+            complete,
         };
         let feeds = Feeds {
             gateways: gateway_feed,
@@ -132,25 +137,47 @@ impl Cache {
 
     /// Waits until every watch has listed once: before that, what is not here may exist all the same.
     pub async fn wait_until_complete(&self) {
-        // Without `..`: a new watch that is not waited for here does not compile.
-        let Self { gateways, agents, numbers, secrets, config_maps, children, pods, contents: _ } = self;
-        let Children { deployments, service_accounts, services, budgets, autoscalers, ingresses } = children;
-        // A feed is dropped only when everything ends, and then there is nothing to wait for.
-        let _ = tokio::join!(
-            gateways.wait_until_ready(),
-            agents.wait_until_ready(),
-            numbers.wait_until_ready(),
-            secrets.wait_until_ready(),
-            config_maps.wait_until_ready(),
-            deployments.wait_until_ready(),
-            service_accounts.wait_until_ready(),
-            services.wait_until_ready(),
-            budgets.wait_until_ready(),
-            autoscalers.wait_until_ready(),
-            ingresses.wait_until_ready(),
-            pods.wait_until_ready(),
-        );
+        self.complete.clone().await;
     }
+}
+
+/// Ends when every store has its first list.
+///
+/// One future for all who wait: a store wakes only the last who asked it, and the others would wait for ever. The
+/// agents' own store is left to their controller for the same reason; it reconciles nobody before that store is full.
+fn completion(
+    gateways: &Store<DeserializeGuard<VoiceGateway>>,
+    numbers: &Store<DeserializeGuard<PhoneNumber>>,
+    secrets: &Metadata<Secret>,
+    config_maps: &Metadata<ConfigMap>,
+    children: &Children,
+    pods: &Store<Pod>,
+) -> Shared<BoxFuture<'static, ()>> {
+    // Without `..`: a new kind of child that is not waited for here does not compile.
+    let Children { deployments, service_accounts, services, budgets, autoscalers, ingresses } = children;
+    let lists: Vec<BoxFuture<'static, ()>> = vec![
+        first_list(gateways),
+        first_list(numbers),
+        first_list(secrets),
+        first_list(config_maps),
+        first_list(deployments),
+        first_list(service_accounts),
+        first_list(services),
+        first_list(budgets),
+        first_list(autoscalers),
+        first_list(ingresses),
+        first_list(pods),
+    ];
+    future::join_all(lists).map(drop).boxed().shared()
+}
+
+fn first_list<K>(store: &Store<K>) -> BoxFuture<'static, ()>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let store = store.clone();
+    // A feed is dropped only when everything ends, and then there is nothing to wait for.
+    async move { store.wait_until_ready().await.unwrap_or_default() }.boxed()
 }
 
 /// An object of a namespace, if it is known.
@@ -206,6 +233,19 @@ fn touched<K: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn everybody_who_waits_for_the_first_list_is_woken() {
+        let (reader, mut writer) = store::<ConfigMap>();
+        let complete = first_list(&reader).shared();
+        let waiting = [0; 3].map(|_| tokio::spawn(complete.clone()));
+        tokio::task::yield_now().await;
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+        for waiter in waiting {
+            waiter.await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn a_list_is_passed_on_when_the_store_has_it_and_changes_at_once() {
