@@ -13,7 +13,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 .PHONY: help
 help: ## What there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: setup
 setup: need-rust ## Install what the tests and the demo need (root), build Kubernetes once into the cache
@@ -38,15 +38,20 @@ local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.
 .PHONY: test
 test: setup check unit sdk-test cluster-test ## Everything CI runs (root for the cluster part)
 
+# Everything that tests run or are, with one set of features: whatever is built here is built once for all of them.
+.PHONY: build
+build: need-rust
+	@echo "==> Building Switchboard and its tests"
+	cargo build --locked --workspace --bins --tests --features e2e/cluster
+
 .PHONY: unit
-unit: need-rust ## Tests that need neither root nor a cluster
+unit: build ## Tests that need neither root nor a cluster
 	@echo "==> Tests without a cluster"
 	cargo test --locked --workspace
 
 .PHONY: sdk-test
-sdk-test: need-rust $(SDK)/ready ## Twilio's and OpenAI's own SDKs against the simulator (Python 3.11 or newer)
+sdk-test: build $(SDK)/ready ## Twilio's and OpenAI's own SDKs against the simulator (Python 3.11 or newer)
 	@echo "==> The simulator and the official SDKs"
-	cargo build --locked --quiet -p simulator --bins
 	cd tests/sdk && SWITCHBOARD_SIM=$(CURDIR)/$(BIN)/switchboard-sim $(SDK)/bin/python -B -m unittest
 
 $(SDK)/ready:
@@ -55,9 +60,8 @@ $(SDK)/ready:
 	touch $@
 
 .PHONY: cluster-test
-cluster-test: setup ## The main job on a real API server, node and Redis (root)
+cluster-test: setup build ## The main job on a real API server, node and Redis (root)
 	@echo "==> Tests on a real cluster"
-	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --features e2e/cluster --test cluster
 
 .PHONY: check
