@@ -16,6 +16,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -48,8 +49,12 @@ pub struct Cluster {
     directory: PathBuf,
     logs: PathBuf,
     tools: Tools,
-    components: Vec<Guard>,
+    pki: Pki,
+    components: Mutex<Vec<Guard>>,
 }
+
+/// Its place among the components.
+const API_SERVER: usize = 1;
 
 impl Default for ClusterOptions {
     fn default() -> Self {
@@ -85,7 +90,8 @@ impl Cluster {
             control_plane::start_api_server(&tools, &pki, &logs)?,
         ];
         progress("starting the API server");
-        control_plane::wait_until_ready(&client, &components, patience).await?;
+        let check = || components.iter().try_for_each(Guard::check);
+        control_plane::wait_until_ready(&client, check, patience).await?;
         progress("API server ready, starting the rest");
         components.push(control_plane::start_controller_manager(&tools, &pki, &directory, &logs)?);
         components.push(control_plane::start_scheduler(&tools, &pki, &logs)?);
@@ -95,7 +101,8 @@ impl Cluster {
         components.push(node::start_kubelet(&tools, &pki, sandbox, &logs)?);
         components.push(node::start_proxy(&tools, &pki, &directory, &logs)?);
 
-        let cluster = Self { client, kubeconfig, directory, logs, tools, components };
+        let components = Mutex::new(components);
+        let cluster = Self { client, kubeconfig, directory, logs, tools, pki, components };
         cluster.wait_for_node(patience).await?;
         dns::wait_until_ready(patience).await?;
         progress("node ready");
@@ -187,7 +194,28 @@ impl Cluster {
     /// # Errors
     /// When one has.
     pub fn check(&self) -> Result<()> {
-        self.components.iter().try_for_each(Guard::check)
+        self.components().iter().try_for_each(Guard::check)
+    }
+
+    /// Kills the API server and starts it anew; returns when it answers. Everybody's watches break.
+    ///
+    /// # Errors
+    /// When it does not come back in time.
+    pub async fn restart_api_server(&self, within: Duration) -> Result<()> {
+        {
+            let mut components = self.components();
+            // First, because the new one wants the same port.
+            drop(components.remove(API_SERVER));
+            let log = self.logs.join("kube-apiserver.log");
+            fs::rename(&log, log.with_extension("before.log")).context("the log cannot be kept")?;
+            let started = control_plane::start_api_server(&self.tools, &self.pki, &self.logs)?;
+            components.insert(API_SERVER, started);
+        }
+        control_plane::wait_until_ready(&self.client, || self.check(), within).await
+    }
+
+    fn components(&self) -> MutexGuard<'_, Vec<Guard>> {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner) // a list of processes stays usable
     }
 
     async fn wait_for_node(&self, patience: Duration) -> Result<()> {

@@ -143,6 +143,23 @@ impl Simulator {
         numbers.into_iter().find(|number| number["phone_number"] == e164).context("no such number")
     }
 
+    /// Changes a number behind the product's back, as somebody at the carrier's console does.
+    ///
+    /// # Errors
+    /// When the simulator refuses the credentials or the form.
+    pub async fn change_number(
+        &self,
+        sid: &str,
+        credentials: (&str, &str),
+        form: &[(&str, &str)],
+    ) -> Result<()> {
+        let (account, token) = credentials;
+        let url = format!("{}/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{sid}.json", self.carrier);
+        let request = self.http.post(url).basic_auth(account, Some(token)).form(form);
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// The model's sessions: what it was sent and what it remembers.
     ///
     /// # Errors

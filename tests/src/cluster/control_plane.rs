@@ -69,10 +69,14 @@ pub(crate) fn start_api_server(tools: &Tools, pki: &Pki, log: &Path) -> Result<G
     Guard::spawn("kube-apiserver", &mut command, log.join("kube-apiserver.log"))
 }
 
-/// Waits until the API server answers that it is ready, or ends, or etcd does.
-pub(crate) async fn wait_until_ready(client: &Client, running: &[Guard], within: Duration) -> Result<()> {
+/// Waits until the API server answers that it is ready, or `check` says that a part of the cluster ended.
+pub(crate) async fn wait_until_ready(
+    client: &Client,
+    check: impl Fn() -> Result<()>,
+    within: Duration,
+) -> Result<()> {
     wait_for("the API server", within, async || {
-        if let Some(dead) = running.iter().find_map(|guard| guard.check().err()) {
+        if let Err(dead) = check() {
             return Ok(Some(Err(dead)));
         }
         let request = http_get("/readyz")?;

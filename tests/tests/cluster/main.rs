@@ -5,8 +5,10 @@
 
 mod context;
 mod harness;
+mod interruptions;
 mod main_job;
 mod refusals;
+mod robustness;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -34,5 +36,14 @@ fn main() -> ExitCode {
 }
 
 fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
-    [harness::trials(ctx), refusals::trials(ctx), main_job::trials(ctx)].into_iter().flatten().collect()
+    [
+        harness::trials(ctx),
+        refusals::trials(ctx),
+        main_job::trials(ctx),
+        interruptions::trials(ctx),
+        robustness::trials(ctx),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

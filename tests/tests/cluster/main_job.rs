@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
 
-const NAMESPACE: &str = "moving";
-const NUMBER: &str = "+15551230001";
-const CALLER: &str = "+15557654321";
+pub(crate) const NAMESPACE: &str = "moving";
+pub(crate) const NUMBER: &str = "+15551230001";
+pub(crate) const CALLER: &str = "+15557654321";
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
@@ -33,7 +33,7 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
 }
 
 /// The resources of the demo, applied and ready. Idempotent, so that each trial can be run alone.
-async fn ready(ctx: &Ctx) -> Result<()> {
+pub(crate) async fn ready(ctx: &Ctx) -> Result<()> {
     let cluster = ctx.cluster()?;
     apply(cluster, NAMESPACE, &moving()).await?;
     for (kind, name) in [("voicegateway", "default"), ("voiceagent", "sales"), ("phonenumber", "main-line")] {
@@ -269,7 +269,7 @@ async fn admin(ctx: &Ctx, path: &str) -> Result<Vec<String>> {
     Ok(answers)
 }
 
-async fn loads(ctx: &Ctx) -> Result<Vec<Value>> {
+pub(crate) async fn loads(ctx: &Ctx) -> Result<Vec<Value>> {
     admin(ctx, "/load").await?.iter().map(|load| Ok(serde_json::from_str(load)?)).collect()
 }
 

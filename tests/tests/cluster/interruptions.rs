@@ -1,0 +1,155 @@
+//! Calls on pods that end under them, and calls that are turned away: no caller is left in silence.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use e2e::installation::{condition, resource, wait_until_ready};
+use e2e::wait_for;
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::context::{Ctx, PATIENCE};
+use crate::main_job::{CALLER, NAMESPACE, NUMBER, loads, ready};
+
+pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
+    vec![
+        ctx.trial("interruptions::a_suspended_agent_turns_new_calls_away_with_a_sentence", suspended),
+        ctx.trial("interruptions::when_a_media_pod_dies_another_goes_on_with_its_call", killed),
+        ctx.trial("interruptions::a_call_outlives_a_rolling_update", rolled),
+    ]
+}
+
+async fn suspended(ctx: Arc<Ctx>) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    ready(&ctx).await?;
+    suspend(&ctx, true).await?;
+    let simulator = ctx.installation()?.simulator();
+    let waits = json!([{"expectHangUp": {"seconds": 30}}]);
+    let sid = simulator.place_call(CALLER, NUMBER, &waits).await?;
+    let call = simulator.finished_call(&sid, PATIENCE).await?;
+    assert_eq!(call["failedStep"], Value::Null, "{call:#}");
+    assert_eq!(events(&call, "streamStarted").len(), 0, "{call:#}");
+    ensure!(events(&call, "verbStarted").iter().any(|event| event["verb"] == "Say"), "{call:#}");
+    let agent = resource(cluster, NAMESPACE, "voiceagent", "sales").await?;
+    let ready = condition(&agent, "Ready").context("a condition Ready")?;
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("Suspended")));
+    suspend(&ctx, false).await?;
+    wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
+    assert_eq!(simulator.violations().await?, Vec::<Value>::new());
+    Ok(())
+}
+
+/// Sets `suspend`, and waits until every pod has heard of it.
+async fn suspend(ctx: &Ctx, is_suspended: bool) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    let before =
+        resource(cluster, NAMESPACE, "voiceagent", "sales").await?["status"]["configRevision"].clone();
+    let patch = json!({"spec": {"suspend": is_suspended}}).to_string();
+    cluster.kubectl(&["patch", "voiceagent", "sales", "-n", NAMESPACE, "--type=merge", "-p", &patch]).await?;
+    wait_for("all pods to load the new configuration", PATIENCE, async || {
+        let agent = resource(cluster, NAMESPACE, "voiceagent", "sales").await?;
+        let wanted = &agent["status"]["configRevision"];
+        let loads = loads(ctx).await?;
+        let is_everywhere = loads.iter().all(|load| load["configRevision"] == *wanted);
+        Ok((*wanted != before && !loads.is_empty() && is_everywhere).then_some(()))
+    })
+    .await
+}
+
+async fn killed(ctx: Arc<Ctx>) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    ready(&ctx).await?;
+    let simulator = ctx.installation()?.simulator();
+    let sid = call_in_mid_sentence(&ctx).await?;
+    let pods = ["get", "pods", "-n", NAMESPACE, "-l", "switchboard.dev/agent=sales", "-o", "json"];
+    let pods: Value = serde_json::from_str(&cluster.kubectl(&pods).await?)?;
+    let mut victim = None;
+    for pod in pods["items"].as_array().context("pods")? {
+        let Some(address) = pod["status"]["podIP"].as_str() else { continue };
+        let load: Value =
+            serde_json::from_str(&crate::context::http_get(&format!("{address}:9090"), "/load").await?)?;
+        if load["activeCalls"] == 1 {
+            victim = pod["metadata"]["name"].as_str();
+        }
+    }
+    let victim = victim.context("a pod has the call")?;
+    // As when a node is taken away: no time to drain, and the Service forgets the pod.
+    let kill = ["delete", "pod", victim, "-n", NAMESPACE, "--grace-period=0", "--force"];
+    cluster.kubectl(&kill).await?;
+
+    let call = simulator.finished_call(&sid, 2 * PATIENCE).await?;
+    survived(&ctx, &call).await?;
+    assert_eq!(events(&call, "streamStarted").len(), 2, "the stream of the next epoch: {call:#}");
+    wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
+    Ok(())
+}
+
+async fn rolled(ctx: Arc<Ctx>) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    ready(&ctx).await?;
+    let simulator = ctx.installation()?.simulator();
+    let sid = call_in_mid_sentence(&ctx).await?;
+    let patch =
+        json!({"spec": {"podTemplate": {"metadata": {"annotations": {"example.com/rolled": "yes"}}}}});
+    let patch = patch.to_string();
+    cluster.kubectl(&["patch", "voiceagent", "sales", "-n", NAMESPACE, "--type=merge", "-p", &patch]).await?;
+    let call = simulator.finished_call(&sid, 2 * PATIENCE).await?;
+    survived(&ctx, &call).await?;
+    // Every pod is a new one, and the old ones went in time.
+    wait_for("only pods of the new template", PATIENCE, async || {
+        let pods = ["get", "pods", "-n", NAMESPACE, "-l", "switchboard.dev/agent=sales", "-o", "json"];
+        let pods: Value = serde_json::from_str(&cluster.kubectl(&pods).await?)?;
+        let pods = pods["items"].as_array().context("pods")?;
+        let is_new = |pod: &Value| pod["metadata"]["annotations"]["example.com/rolled"] == "yes";
+        ensure!(pods.len() == 2 && pods.iter().all(is_new), "{} pods", pods.len());
+        Ok(Some(()))
+    })
+    .await?;
+    let patch = json!({"spec": {"podTemplate": null}}).to_string();
+    cluster.kubectl(&["patch", "voiceagent", "sales", "-n", NAMESPACE, "--type=merge", "-p", &patch]).await?;
+    let rollout = ["rollout", "status", "deployment/sales-media", "-n", NAMESPACE, "--timeout=120s"];
+    cluster.kubectl(&rollout).await?;
+    wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
+    Ok(())
+}
+
+/// A caller who asks twice, with patience in between; returns when the agent answers the first question.
+async fn call_in_mid_sentence(ctx: &Ctx) -> Result<String> {
+    let simulator = ctx.installation()?.simulator();
+    let caller = json!([
+        {"waitForAgent": {"seconds": 20}},
+        {"say": "I would like a quote for a move next month."},
+        {"waitForAgent": {"until": "speaking", "seconds": 20}},
+        {"pause": 12000},
+        {"say": "Hello, what are your opening hours?"},
+        {"waitForAgent": {"seconds": 40}},
+        {"say": "Thank you very much, goodbye."},
+        {"expectHangUp": {"seconds": 40}},
+    ]);
+    let sid = simulator.place_call(CALLER, NUMBER, &caller).await?;
+    wait_for("the agent's first answer", PATIENCE, async || {
+        let call = simulator.call(&sid).await?;
+        ensure!(call["finished"] != true, "it is over: {call:#}");
+        // The greeting, and the answer.
+        Ok((events(&call, "agentStartedSpeaking").len() >= 2).then_some(()))
+    })
+    .await?;
+    Ok(sid)
+}
+
+/// The caller got through all their steps, heard the agent on every stream, and no rule was broken.
+async fn survived(ctx: &Ctx, call: &Value) -> Result<()> {
+    let simulator = ctx.installation()?.simulator();
+    assert_eq!(simulator.violations().await?, Vec::<Value>::new(), "{call:#}");
+    assert_eq!(call["failedStep"], Value::Null, "{call:#}");
+    assert_eq!(call["endReason"], "hangupVerb", "{call:#}");
+    let at = |event: &Value| event["atMilliseconds"].as_u64().unwrap_or_default();
+    let last_stream = events(call, "streamStarted").iter().map(|event| at(event)).max().unwrap_or_default();
+    let is_heard = events(call, "agentStartedSpeaking").iter().any(|event| at(event) > last_stream);
+    ensure!(is_heard, "the caller never heard the agent again: {call:#}");
+    Ok(())
+}
+
+fn events<'a>(call: &'a Value, name: &str) -> Vec<&'a Value> {
+    call["timeline"].as_array().into_iter().flatten().filter(|event| event["event"] == name).collect()
+}
