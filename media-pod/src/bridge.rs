@@ -1,7 +1,8 @@
 //! One leg of a call: phone socket ⇄ call machine ⇄ model session, in one task.
 //!
 //! *Flow*: drain the machine's outputs to the peers, then wait for whichever comes first (phone, model, timer, store,
-//! somebody's notice, the pod's departure), feed it in, again. No decision about the conversation is made here.
+//! somebody's notice, the pod's departure), feed it in, again. No decision about the conversation is made here; while no
+//! model is there to converse, `comfort` says when a clip keeps the caller company.
 //!
 //! *Guarantees*: the ending is in the store, or two seconds were spent trying, before the phone socket closes, so that
 //! `<Connect action>` finds it. What the leg holds is bounded: the phone's outbox, the model's outbox, the scribe's queue.
@@ -11,7 +12,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use call_session::io::{Command, Ending, Event, Input, Output, PhoneEvent, ToolRequest, ToolResult};
+use call_session::io::{
+    Command, Ending, Event, Input, Output, PhoneCommand, PhoneEvent, ToolRequest, ToolResult,
+};
 use call_session::journal::Fact;
 use call_session::plan::Plan;
 use call_session::{Call, Ms, Redacted};
@@ -19,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::calls::{Admitted, Notice};
+use crate::comfort::Comfort;
 use crate::drain::Phase;
 use crate::engine::{Engines, Session};
 use crate::metrics::{IgnoredInput, Metrics};
@@ -36,6 +40,7 @@ pub(crate) struct Leg {
     pub(crate) timeline: Timeline,
     pub(crate) phone: Phone,
     pub(crate) engines: Engines,
+    pub(crate) comfort: Comfort,
     pub(crate) scribe: Scribe,
     pub(crate) admitted: Admitted,
     /// `None` once the machine knows that the pod leaves.
@@ -82,6 +87,10 @@ impl Leg {
             let input = match tool_ends.pop() {
                 Some(input) => input,
                 None => tokio::select! {
+                    () = at(&self.timeline, self.comfort.due()) => {
+                        self.keep_company();
+                        continue;
+                    }
                     event = self.phone.next_event() => Input::Phone(event),
                     event = next_event(session) => Input::Model(event),
                     () = timer.as_mut(), if armed.is_some() => {
@@ -109,7 +118,7 @@ impl Leg {
             match self.call.poll_output() {
                 Output::Wait(at) => return Drained::Wait(at),
                 Output::Ended(ending) => return Drained::Ended(ending),
-                Output::Phone(command) => self.phone.send(&command),
+                Output::Phone(command) => self.send(&command),
                 Output::Model(command) => {
                     if let Some(session) = session {
                         session.send(command);
@@ -132,6 +141,21 @@ impl Leg {
         }
     }
 
+    fn send(&mut self, command: &PhoneCommand) {
+        self.comfort.sent(self.timeline.now(), command);
+        self.phone.send(command);
+    }
+
+    /// Plays the clip that is due.
+    fn keep_company(&mut self) {
+        let clip = self.engines.clip(&self.plan);
+        if let Some(clip) = self.comfort.take(self.timeline.now(), &clip) {
+            self.metrics.clips_played.inc();
+            tracing::info!("no model is there: the caller hears a clip");
+            self.send(&PhoneCommand::Audio(clip.clone()));
+        }
+    }
+
     fn input_of(&self, notice: Notice) -> Input {
         match notice {
             Notice::HangUp => Input::Command(Command::HangUp),
@@ -143,10 +167,11 @@ impl Leg {
         }
     }
 
-    fn count(&self, event: &Event) {
+    fn count(&mut self, event: &Event) {
         let metrics = &self.metrics;
         match event {
             Event::ModelReady { after } => {
+                self.comfort.ready();
                 metrics.model_ready.observe(seconds(*after));
                 tracing::info!(after_ms = after.0, "the model is ready");
             }
@@ -170,6 +195,7 @@ impl Leg {
                 tracing::debug!(tool = name, ?outcome, took_ms = took.0, "a tool ended");
             }
             Event::ModelLost { reason } => {
+                self.comfort.lost(self.timeline.now());
                 metrics.provider_failures.inc(*reason);
                 tracing::warn!(?reason, "the model is lost");
             }
@@ -189,6 +215,14 @@ enum Drained {
 async fn next_event(session: &mut Option<Session>) -> call_session::io::ModelEvent {
     match session {
         Some(session) => session.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a time of the leg; for ever without one.
+async fn at(timeline: &Timeline, time: Option<Ms>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(timeline.moment(time)).await,
         None => std::future::pending().await,
     }
 }

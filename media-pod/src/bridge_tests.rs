@@ -95,12 +95,17 @@ impl Scene {
 
     /// A fresh leg that begins with `greeting`, and its phone.
     async fn leg(&self, greeting: &str) -> (Leg, Peer) {
+        self.leg_of("type: Simulated, simulated: {}", greeting).await
+    }
+
+    /// The same with this engine.
+    async fn leg_of(&self, engine: &str, greeting: &str) -> (Leg, Peer) {
         let agent = crate::agent::parse(&format!(
             "formatVersion: 1\nnamespace: n\nname: a\npublicUrl: https://voice.example.com\n\
              carrier: {{type: Twilio, twilio: {{accountSid: AC00000000000000000000000000000001, \
              authTokens: [{{name: t, key: k}}]}}}}\n\
              persona: {{instructions: Be kind., greeting: {{text: '{greeting}'}}}}\n\
-             engines: [{{name: main, type: Simulated, simulated: {{}}}}]\n"
+             engines: [{{name: main, {engine}}}]\n"
         ))
         .unwrap();
         let plan = Arc::new(Plan::new(&agent, &Variables::default()));
@@ -111,13 +116,15 @@ impl Scene {
         let socket = WebSocketStream::from_raw_socket(ours, Role::Server, Some(BOUNDS.config())).await;
         let peer = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         let stream = "MZ00000000000000000000000000000001".parse().unwrap();
+        let keys: crate::engine::Keys = Arc::new(|_| Some(twilio::Secret::new("key")));
         let id = LegId { call: self.call.clone(), epoch };
         let leg = Leg {
             call: Call::new(plan.clone(), epoch, Start::Fresh, timeline.now(), 7),
             plan,
             timeline,
+            comfort: Comfort::new(timeline.now()),
             phone: Phone::new(Duplex::new(socket, BOUNDS), stream, self.metrics.clone()),
-            engines: Engines::new(Dialer::new(None).unwrap(), Arc::new(|_| None), self.metrics.clone()),
+            engines: Engines::new(Dialer::new(None).unwrap(), keys, self.metrics.clone()),
             scribe: Scribe::spawn(self.store.clone(), id, self.metrics.clone()),
             admitted: self.calls.admit(&self.call, epoch, 9).unwrap(),
             phase: Some(self.phase.subscribe()),
@@ -201,10 +208,50 @@ async fn the_ending_is_in_the_store_before_the_phone_is_closed() {
 async fn a_phone_that_does_not_read_ends_its_leg() {
     let scene = Scene::new();
     let (leg, _deaf) = scene.leg(&endless()).await;
+    let began = Instant::now();
     let ending = leg.run().await;
     assert_eq!(ending.reason, EndReason::PhoneLost);
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "by time, long before by bytes: {:?}",
+        began.elapsed()
+    );
     assert_eq!(scene.metrics.phone_faults.count(PhoneFault::TooSlow), 1);
     assert_eq!(scene.metrics.active_calls.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_whose_model_never_answers_hears_a_clip_within_two_seconds_and_an_apology_at_last() {
+    // Connections are taken by the kernel; nobody answers on them.
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("ws://{}/v1/realtime", silent.local_addr().unwrap());
+    let engine = format!(
+        "type: Realtime, realtime: {{url: '{url}', model: m, voice: v, apiKey: {{name: o, key: k}}}}"
+    );
+    let scene = Scene::new();
+    let (leg, mut peer) = scene.leg_of(&engine, "Hello.").await;
+    let began = Instant::now();
+    let running = tokio::spawn(leg.run());
+    let first = peer.next().await.unwrap().unwrap();
+    assert!(first.to_text().unwrap().contains("\"media\""), "{first}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let listening = tokio::spawn(listen(peer));
+    let ending = running.await.unwrap();
+    assert_eq!(ending.reason, EndReason::ModelUnreachable);
+    assert!(matches!(ending.next, Next::SayAndHangUp { .. }));
+    assert!(listening.await.unwrap() > 0, "and more clips while it was tried again");
+    assert!(scene.metrics.clips_played.get() > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_a_model_hears_no_clip() {
+    let scene = Scene::new();
+    let (leg, peer) = scene.leg("Hello.").await;
+    let running = tokio::spawn(leg.run());
+    let listening = tokio::spawn(listen(peer));
+    running.await.unwrap(); // by silence, after a minute
+    listening.await.unwrap();
+    assert_eq!(scene.metrics.clips_played.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]

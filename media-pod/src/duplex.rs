@@ -2,8 +2,8 @@
 //!
 //! Both peers of a call (phone and model) are driven by one task, so reading and writing happen in one place:
 //! [`Duplex::next`] writes what is queued while it waits for a frame. What the socket does not take stays in the
-//! outbox, up to a bound; above it [`Duplex::queue`] refuses, and the owner ends the call: a peer that stopped reading
-//! must not fill the pod's memory. Sizes of messages are limited; the library's defaults (64 MiB) are not used.
+//! outbox, up to a bound in bytes and in time; above the one [`Duplex::queue`] refuses, after the other [`Duplex::next`]
+//! says so, and the owner ends the call: a peer that stopped reading must not fill the pod's memory. Sizes of messages are limited; the library's defaults (64 MiB) are not used.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -39,6 +40,9 @@ pub(crate) struct Bounds {
     pub(crate) outbox: usize,
 }
 
+/// A peer that takes nothing for this long, while something waits for it, is gone: TCP's own retries would take minutes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Bounds {
     /// The library's configuration for a socket with these bounds.
     pub(crate) fn config(self) -> WebSocketConfig {
@@ -62,6 +66,8 @@ pub(crate) enum Incoming {
     Closed(Option<u16>),
     /// A message was larger than the bound. Nothing more comes.
     TooLarge,
+    /// The peer has taken nothing of what waits for it for [`PATIENCE`]. Nothing more comes.
+    Stalled,
     /// The connection broke, or the peer broke the protocol of WebSockets. Nothing more comes.
     Broken,
 }
@@ -76,8 +82,13 @@ pub(crate) struct Duplex {
     socket: WebSocketStream<Box<dyn Transport>>,
     outbox: VecDeque<Message>,
     outbox_bytes: usize,
+    /// The most that ever waited.
+    high_water: usize,
     bound: usize,
     is_flushed: bool,
+    /// Runs while something waits and nothing is taken; made when that first happens, which is hardly ever.
+    stall: Option<Pin<Box<Sleep>>>,
+    is_stalling: bool,
     is_over: bool,
     is_ping_unanswered: bool,
 }
@@ -94,8 +105,11 @@ impl Duplex {
             socket,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
+            high_water: 0,
             bound: bounds.outbox,
             is_flushed: true,
+            stall: None,
+            is_stalling: false,
             is_over: false,
             is_ping_unanswered: false,
         }
@@ -130,6 +144,7 @@ impl Duplex {
             return Ok(());
         };
         self.outbox_bytes += text.len();
+        self.high_water = self.high_water.max(self.outbox_bytes);
         self.outbox.push_back(Message::Text(text));
         Ok(())
     }
@@ -140,14 +155,19 @@ impl Duplex {
         self.outbox_bytes
     }
 
-    /// Writes what is queued and waits for the next message. After `Closed`, `TooLarge` or `Broken` it never returns.
-    /// Cancel-safe.
+    /// The most bytes that ever waited to be written.
+    pub(crate) const fn high_water(&self) -> usize {
+        self.high_water
+    }
+
+    /// Writes what is queued and waits for the next message. After `Closed`, `TooLarge`, `Stalled` or `Broken` it never
+    /// returns. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Incoming {
         if self.is_over {
             return std::future::pending().await;
         }
         let incoming = poll_fn(|cx| self.poll(cx)).await;
-        self.is_over = matches!(incoming, Incoming::Closed(_) | Incoming::TooLarge | Incoming::Broken);
+        self.is_over = incoming.is_last();
         incoming
     }
 
@@ -159,16 +179,20 @@ impl Duplex {
         }
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
         self.outbox.push_back(Message::Close(Some(frame)));
-        let over = async {
-            while !matches!(self.next().await, Incoming::Closed(_) | Incoming::TooLarge | Incoming::Broken) {}
-        };
+        let over = async { while !self.next().await.is_last() {} };
         // A peer that does not answer the close loses the connection anyway.
         let _ = tokio::time::timeout(patience, over).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
-        if self.poll_write(cx).is_err() {
-            return Poll::Ready(Incoming::Broken);
+        match self.poll_write(cx) {
+            Ok(Written::All) => self.is_stalling = false,
+            Ok(written) => {
+                if self.poll_stall(cx, written).is_ready() {
+                    return Poll::Ready(Incoming::Stalled);
+                }
+            }
+            Err(_) => return Poll::Ready(Incoming::Broken),
         }
         loop {
             let message = match Pin::new(&mut self.socket).poll_next(cx) {
@@ -197,29 +221,57 @@ impl Duplex {
         }
     }
 
+    /// Measures how long the peer has taken nothing.
+    fn poll_stall(&mut self, cx: &mut Context<'_>, written: Written) -> Poll<()> {
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+        if !self.is_stalling || written == Written::Some {
+            stall.as_mut().reset(Instant::now() + PATIENCE);
+            self.is_stalling = true;
+        }
+        stall.as_mut().poll(cx)
+    }
+
     /// Moves the outbox to the socket as far as it goes. An error is reported by reading as well.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Written, Error> {
         let mut socket = Pin::new(&mut self.socket);
+        let mut written = Written::Nothing;
         while !self.outbox.is_empty() {
             match socket.as_mut().poll_ready(cx) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return Ok(written),
                 Poll::Ready(ready) => ready?,
             }
             let Some(message) = self.outbox.pop_front() else { break };
             self.outbox_bytes -= if message.is_text() { message.len() } else { 0 };
             self.is_flushed = false;
             socket.as_mut().start_send(message)?;
+            written = Written::Some;
         }
         if !self.is_flushed {
             match socket.poll_flush(cx) {
-                Poll::Pending => {}
-                Poll::Ready(flushed) => {
-                    flushed?;
-                    self.is_flushed = true;
-                }
+                Poll::Pending => return Ok(written),
+                Poll::Ready(flushed) => flushed?,
             }
+            self.is_flushed = true;
         }
-        Ok(())
+        Ok(Written::All)
+    }
+}
+
+/// How much of what waited was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Nothing,
+    Some,
+    All,
+}
+
+impl Incoming {
+    /// Whether nothing more comes.
+    const fn is_last(&self) -> bool {
+        match self {
+            Self::Closed(_) | Self::TooLarge | Self::Stalled | Self::Broken => true,
+            Self::Text(_) | Self::Binary => false,
+        }
     }
 }
 
@@ -277,6 +329,43 @@ mod tests {
             assert!(taken < 1000);
         }
         assert!(duplex.outbox_bytes() <= BOUNDS.outbox);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up_after_a_time_and_one_that_reads_is_not() {
+        let (mut duplex, mut peer) = pair(64).await;
+        duplex.queue(text(&"x".repeat(1000))).unwrap();
+        let began = Instant::now();
+        assert!(tokio::time::timeout(PATIENCE / 2, duplex.next()).await.is_err());
+        // The peer reads after all; the next wait begins anew.
+        let reading = tokio::spawn(async move {
+            let message = peer.next().await.unwrap().unwrap();
+            (message, peer)
+        });
+        assert!(tokio::time::timeout(PATIENCE * 3, duplex.next()).await.is_err());
+        let (message, _peer) = reading.await.unwrap();
+        assert_eq!((message.len(), duplex.outbox_bytes()), (1000, 0));
+
+        duplex.queue(text(&"x".repeat(1000))).unwrap();
+        let waiting = Instant::now();
+        assert_eq!(duplex.next().await, Incoming::Stalled);
+        assert_eq!((waiting - began, waiting.elapsed()), (PATIENCE * 7 / 2, PATIENCE));
+    }
+
+    #[tokio::test]
+    async fn an_unanswered_ping_is_told_by_the_next() {
+        let (mut duplex, mut peer) = pair(4096).await;
+        duplex.ping().unwrap();
+        assert_eq!(duplex.ping(), Err(PingUnanswered));
+        let answering = tokio::spawn(async move {
+            assert!(peer.next().await.unwrap().unwrap().is_ping());
+            peer.flush().await.unwrap(); // the pong, ahead of the text
+            peer.send(Message::text("behind the pong")).await.unwrap();
+            peer
+        });
+        assert_eq!(duplex.next().await, Incoming::Text(text("behind the pong")));
+        duplex.ping().unwrap();
+        drop(answering.await.unwrap());
     }
 
     #[tokio::test]

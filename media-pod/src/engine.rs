@@ -4,18 +4,21 @@
 //! It begins to connect when it is first awaited, and says [`ModelEvent::Ready`] or [`ModelEvent::Lost`] exactly once.
 //! A connection may be opened before its call is known; what personalises it is sent afterwards (`realtime`).
 
+mod clips;
 pub mod realtime;
 pub mod simulated;
 mod warm;
 
 use std::sync::Arc;
 
-use call_session::agent_file::{AgentFile, Engine, EngineKind, SecretRef};
+use call_session::agent_file::{AgentFile, Engine, EngineKind, RealtimeEngine, SecretRef};
+use call_session::audio::Payload;
 use call_session::io::{ModelCommand, ModelEvent};
 use call_session::plan::Plan;
 use tokio::sync::watch;
 use twilio::Secret;
 
+use self::clips::Clips;
 use self::realtime::Dialer;
 use self::warm::WarmPool;
 use crate::clock::Clock;
@@ -29,6 +32,7 @@ pub type Keys = Arc<dyn Fn(&SecretRef) -> Option<Secret> + Send + Sync>;
 #[derive(Clone)]
 pub struct Engines {
     warm: Arc<WarmPool>,
+    clips: Arc<Clips>,
     keys: Keys,
     metrics: Arc<Metrics>,
 }
@@ -45,7 +49,7 @@ impl Engines {
     /// Engines that trust what `dialer` trusts, with the keys of `keys`.
     pub fn new(dialer: Dialer, keys: Keys, metrics: Arc<Metrics>) -> Self {
         let warm = Arc::new(WarmPool::new(dialer, keys.clone(), metrics.clone()));
-        Self { warm, keys, metrics }
+        Self { warm, clips: Arc::new(Clips::new()), keys, metrics }
     }
 
     /// Keeps the warm sessions that the agent file asks for, until `phase` admits no more calls.
@@ -56,6 +60,27 @@ impl Engines {
         clock: Clock,
     ) -> impl Future<Output = ()> + Send + use<> {
         self.warm.clone().keep(agent, phase, clock)
+    }
+
+    /// Renders the clips of each agent file that is loaded, until `phase` admits no more calls.
+    pub(crate) fn keep_clips(
+        &self,
+        agent: watch::Receiver<Arc<AgentFile>>,
+        phase: watch::Receiver<Phase>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        clips::keep(self.clone(), agent, phase)
+    }
+
+    /// What a caller of `plan` hears while no model is there.
+    pub(crate) fn clip(&self, plan: &Plan) -> Payload {
+        self.clips.of(plan)
+    }
+
+    /// A session that belongs to no call and leaves the warm ones alone.
+    fn open_aside(&self, engine: &RealtimeEngine, plan: &Plan) -> Session {
+        self.metrics.provider_connects.inc(EngineLabel::Realtime);
+        let dialing = self.warm.dial(engine, (self.keys)(&engine.api_key));
+        Session::Realtime(Box::new(realtime::Session::new(dialing, engine, plan, self.metrics.clone())))
     }
 
     /// A session of `engine` for a call of `plan`: a warm one if there is one. Does nothing yet; awaiting

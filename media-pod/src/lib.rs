@@ -12,6 +12,7 @@ mod api;
 mod bridge;
 pub mod calls;
 pub mod clock;
+mod comfort;
 pub mod config;
 pub mod drain;
 mod duplex;

@@ -127,7 +127,7 @@ labels! {
         Unknown => "unknown",
         /// A message above the limit.
         TooLarge => "too_large",
-        /// The phone leg did not take what we sent: the queue's bound was reached.
+        /// The phone leg did not take what we sent: the queue's bound was reached, in bytes or in time.
         TooSlow => "too_slow",
     }
     /// The kinds of engine.
@@ -166,6 +166,8 @@ labels! {
         Stale => "stale",
         /// More than is kept.
         QueueFull => "queue_full",
+        /// The model did not take what we sent: the queue's bound was reached, in bytes or in time.
+        TooSlow => "too_slow",
         /// It did not fit the state.
         Unexpected => "unexpected",
     }
@@ -308,6 +310,10 @@ pub struct Metrics {
     pub streams_refused: CountersBy<StreamRefusal>,
     /// Media-stream frames we could not use.
     pub phone_faults: CountersBy<PhoneFault>,
+    /// The most bytes that ever waited for a phone leg.
+    pub phone_queue: Histogram,
+    /// The most bytes that ever waited for a connection to a model.
+    pub model_queue: Histogram,
     /// Inputs that changed nothing in their call.
     pub inputs_ignored: CountersBy<IgnoredInput>,
     /// Start of the leg to a ready model session.
@@ -316,6 +322,8 @@ pub struct Metrics {
     pub first_audio: Histogram,
     /// End of the caller's turn to the first audio of the answer.
     pub turn_latency: Histogram,
+    /// Clips played because no model was there.
+    pub clips_played: IntCounter,
     /// Interruptions by the caller.
     pub barge_ins: IntCounter,
     /// Audio of an older turn dropped.
@@ -401,6 +409,16 @@ impl Metrics {
                 "Frames of the media stream that could not be used, and phone legs too slow.",
                 "fault",
             )?,
+            phone_queue: bytes(
+                r,
+                "switchboard_phone_queue_high_water_bytes",
+                "The most that ever waited for one phone leg.",
+            )?,
+            model_queue: bytes(
+                r,
+                "switchboard_model_queue_high_water_bytes",
+                "The most that ever waited for one connection to a model.",
+            )?,
             inputs_ignored: counters(
                 r,
                 "switchboard_inputs_ignored_total",
@@ -421,6 +439,11 @@ impl Metrics {
                 r,
                 "switchboard_turn_latency_seconds",
                 "End of the caller's turn to the first audio of the answer.",
+            )?,
+            clips_played: counter(
+                r,
+                "switchboard_clips_played_total",
+                "Clips played to callers while no model was there.",
             )?,
             barge_ins: counter(r, "switchboard_barge_ins_total", "Interruptions by the caller.")?,
             stale_frames_dropped: counter(
@@ -528,6 +551,14 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, pr
 
 fn seconds(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
     let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    added(registry, Histogram::with_opts(options)?)
+}
+
+/// Upper bounds in bytes, up to the bounds of the queues. A frame of audio is some 300, a second of it 11 kB.
+const BYTES: &[f64] = &[1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 2_097_152.0];
+
+fn bytes(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(BYTES.to_vec());
     added(registry, Histogram::with_opts(options)?)
 }
 

@@ -14,7 +14,8 @@ use crate::duplex::{Bounds, Duplex, Incoming};
 use crate::metrics::{Metrics, PhoneFault};
 
 /// Bounds of a media stream. The outbox holds about three minutes of speech that the carrier did not take: TCP alone
-/// takes seconds, and the carrier buffers ten minutes, so only a dead or hostile peer gets there.
+/// takes seconds, and the carrier buffers ten minutes, so only a dead or hostile peer gets there. A dead one is mostly
+/// found out earlier, by the time for which it takes nothing.
 pub(crate) const BOUNDS: Bounds = Bounds { message: twilio::MAX_MESSAGE, outbox: 2 << 20 };
 
 /// How long the carrier may take to answer a close.
@@ -46,10 +47,14 @@ impl Phone {
     /// Queues a command; it leaves while [`Phone::next_event`] is awaited.
     pub(crate) fn send(&mut self, command: &PhoneCommand) {
         if self.state == State::Open && self.socket.queue(twilio::encode(&self.stream, command)).is_err() {
-            self.metrics.phone_faults.inc(PhoneFault::TooSlow);
-            tracing::warn!("the phone leg does not take what it is sent");
+            self.too_slow();
             self.state = State::Stalled;
         }
+    }
+
+    fn too_slow(&self) {
+        self.metrics.phone_faults.inc(PhoneFault::TooSlow);
+        tracing::warn!("the phone leg does not take what it is sent");
     }
 
     /// The next event. After [`PhoneEvent::Stopped`] or [`PhoneEvent::Lost`] it never returns. Cancel-safe.
@@ -70,6 +75,7 @@ impl Phone {
 
     /// Closes the stream normally: the carrier then asks `<Connect action>` what comes next.
     pub(crate) async fn close(self) {
+        self.metrics.phone_queue.observe(self.socket.high_water() as f64);
         self.socket.close(1000, "", CLOSING).await;
     }
 
@@ -87,6 +93,10 @@ impl Phone {
             }
             Incoming::Closed(code) => {
                 tracing::debug!(code, "the phone leg closed without a stop");
+                return Some(PhoneEvent::Lost);
+            }
+            Incoming::Stalled => {
+                self.too_slow();
                 return Some(PhoneEvent::Lost);
             }
             Incoming::Broken => return Some(PhoneEvent::Lost),

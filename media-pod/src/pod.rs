@@ -176,6 +176,7 @@ impl Running {
         tasks.spawn(until(stop.clone(), leases::keep(pod.clone())));
         // It ends by itself, in order, when the pod leaves.
         tasks.spawn(pod.engines.keep_warm(pod.agent.clone(), pod.phase.subscribe(), pod.clock.clone()));
+        tasks.spawn(pod.engines.keep_clips(pod.agent.clone(), pod.phase.subscribe()));
 
         let window = window(drain_window, first.drain.window_seconds);
         let doors = Doors { public, api, admin };

@@ -31,6 +31,7 @@ use twilio::signature::{SIGNATURE_HEADER, Validator};
 
 use crate::bridge::Leg;
 use crate::calls::{Admitted, NotAdmitted};
+use crate::comfort::Comfort;
 use crate::duplex::{Duplex, Incoming};
 use crate::leases::LEASE;
 use crate::listener::Upgrade;
@@ -189,7 +190,7 @@ async fn read_start(pod: &Pod, socket: &mut Duplex) -> Result<Box<Start>, Stream
             Incoming::Text(message) => message,
             Incoming::Binary => return Err(StreamRefusal::Malformed),
             Incoming::TooLarge => return Err(StreamRefusal::StartTooLarge),
-            Incoming::Closed(_) | Incoming::Broken => return Err(StreamRefusal::Lost),
+            Incoming::Closed(_) | Incoming::Stalled | Incoming::Broken => return Err(StreamRefusal::Lost),
         };
         bytes += message.len();
         if bytes > MOST_BYTES_BEFORE_START {
@@ -307,6 +308,7 @@ async fn prepare(
     let call = Call::new(plan.clone(), leg.epoch, beginning, timeline.now(), seed());
     Leg {
         call,
+        comfort: Comfort::new(timeline.now()),
         plan,
         timeline,
         phone: Phone::new(socket, start.stream_sid, pod.metrics.clone()),

@@ -237,7 +237,8 @@ impl Session {
                 && let Link::Open(open) = std::mem::replace(&mut self.link, Link::Gone)
             {
                 // The call goes on meanwhile; the close is bounded.
-                tokio::spawn(open.close());
+                let metrics = self.metrics.clone();
+                tokio::spawn(async move { open.close(&metrics).await });
             }
             return event;
         }
@@ -246,7 +247,7 @@ impl Session {
     /// Closes the connection in order.
     pub async fn close(self) {
         match self.link {
-            Link::Open(open) => open.close().await,
+            Link::Open(open) => open.close(&self.metrics).await,
             Link::Dialing { .. } | Link::Gone => {}
         }
     }
@@ -309,7 +310,8 @@ impl Open {
     }
 
     /// Closes the connection in order, within a bounded time.
-    pub(super) async fn close(self: Box<Self>) {
+    pub(super) async fn close(self: Box<Self>, metrics: &Metrics) {
+        metrics.model_queue.observe(self.socket.high_water() as f64);
         self.socket.close(NORMAL, "", CLOSING).await;
     }
 
@@ -321,7 +323,7 @@ impl Open {
                 RealtimeOutput::Event(event) => return Some(event),
                 RealtimeOutput::Frame(frame) => {
                     if self.socket.queue(frame).is_err() {
-                        tracing::warn!("the model does not take what it is sent");
+                        too_slow(metrics);
                         return Some(ModelEvent::Lost { reason: ModelLoss::Closed });
                     }
                 }
@@ -331,18 +333,17 @@ impl Open {
             }
         };
         let input = match deadline {
-            None => read(self.socket.next().await),
+            None => read(self.socket.next().await, metrics),
             Some(at) => {
                 let moment: Instant = self.timeline.moment(at);
                 match tokio::time::timeout_at(moment, self.socket.next()).await {
-                    Ok(incoming) => read(incoming),
+                    Ok(incoming) => read(incoming, metrics),
                     Err(_) => Some(RealtimeInput::Tick),
                 }
             }
         };
-        match input {
-            Some(input) => self.feed(input, metrics),
-            None => metrics.provider_faults.inc(ProviderFault::Binary),
+        if let Some(input) = input {
+            self.feed(input, metrics);
         }
         None
     }
@@ -360,13 +361,30 @@ fn take_unasked(event: &ModelEvent, metrics: &Metrics) -> Result<(), ModelLoss> 
 }
 
 /// What a message means to the machine; a binary one nothing.
-fn read(incoming: Incoming) -> Option<RealtimeInput> {
-    match incoming {
-        Incoming::Text(frame) => Some(RealtimeInput::Frame(frame)),
-        Incoming::Binary => None,
-        Incoming::Closed(code) => Some(RealtimeInput::Closed(Closed { code })),
-        Incoming::TooLarge | Incoming::Broken => Some(RealtimeInput::Closed(Closed { code: None })),
-    }
+fn read(incoming: Incoming, metrics: &Metrics) -> Option<RealtimeInput> {
+    let code = match incoming {
+        Incoming::Text(frame) => return Some(RealtimeInput::Frame(frame)),
+        Incoming::Binary => {
+            metrics.provider_faults.inc(ProviderFault::Binary);
+            return None;
+        }
+        Incoming::Closed(code) => code,
+        Incoming::TooLarge => {
+            metrics.provider_faults.inc(ProviderFault::TooLarge);
+            None
+        }
+        Incoming::Stalled => {
+            too_slow(metrics);
+            None
+        }
+        Incoming::Broken => None,
+    };
+    Some(RealtimeInput::Closed(Closed { code }))
+}
+
+fn too_slow(metrics: &Metrics) {
+    metrics.provider_faults.inc(ProviderFault::TooSlow);
+    tracing::warn!("the model does not take what it is sent");
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ use crate::metrics::{EngineLabel, Metrics, WarmLabel};
 /// How often the key is read anew, and a shelf whose backoff is over is filled.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A session's life where the model does not name its end: the shortest that was ever documented (protocol sheet 5.1).
+/// The shortest life of a session that was ever documented (protocol sheet 5.1): calls replace a connection before that
+/// age, whatever the model says about its end.
 const SHORTEST_LIFE: Duration = Duration::from_secs(30 * 60);
 
 /// Backoff after the first failure; each further one waits twice as long.
@@ -102,6 +103,11 @@ impl WarmPool {
             metrics.provider_connects.inc(EngineLabel::Realtime);
             dialing.await
         })
+    }
+
+    /// A connection that does not come from a shelf.
+    pub(super) fn dial(&self, engine: &RealtimeEngine, key: Option<Secret>) -> Dialing {
+        self.dialer.dial(engine, key)
     }
 
     /// Asks the task of the newest connection for it: the one with the longest life ahead.
@@ -261,7 +267,7 @@ impl WarmPool {
             }
         };
         metrics.warm_sessions.inc(WarmLabel::Recycled);
-        unused.close().await;
+        unused.close(metrics).await;
     }
 
     /// Changes the shelf of this very place, if it still stands.
@@ -316,10 +322,10 @@ impl Idle {
     }
 }
 
-/// How long a connection may wait: about half of its life, so that the call that takes it has the other half (the
-/// default `maxCallSeconds` is half of the 60 minutes that are documented now).
+/// How long a connection may wait: about half of its life, so that the call that takes it has the other half.
 fn shelf_life(expires_at: Option<u64>, now: u64) -> Duration {
     let life = expires_at.map_or(SHORTEST_LIFE, |end| Duration::from_secs(end.saturating_sub(now)));
+    let life = life.min(SHORTEST_LIFE);
     // Never at once, whatever the model says: that would be a loop of connections.
     jittered(life / 2).max(BACKOFF_BASE)
 }

@@ -1,4 +1,4 @@
-//! Warm sessions against a few lines of a Realtime server, on loopback.
+//! Warm sessions, and the clips rendered beside them, against a few lines of a Realtime server, on loopback.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -129,12 +129,30 @@ async fn serve(tcp: TcpStream, number: u32, ends: u64, is_cut: bool, tell: mpsc:
     while let Some(Ok(message)) = socket.next().await {
         let Message::Text(text) = message else { continue };
         let kind = serde_json::from_str::<Value>(&text).unwrap()["type"].as_str().unwrap().to_owned();
-        if kind == "session.update" {
-            socket.send(event("session.updated")).await.unwrap();
+        match kind.as_str() {
+            "session.update" => socket.send(event("session.updated")).await.unwrap(),
+            "response.create" => say(&mut socket, &text).await,
+            _ => {}
         }
         let _ = tell.send(Seen::Event { number, kind });
     }
     let _ = tell.send(Seen::Closed { number });
+}
+
+/// Answers a request with a second of audio, if it asks for the clip's words.
+async fn say(socket: &mut tokio_tungstenite::WebSocketStream<TcpStream>, request: &str) {
+    if !request.contains("Einen Moment, bitte.") {
+        return;
+    }
+    let audio = call_session::audio::Payload::from_mulaw(&[0x21; 8000]);
+    for event in [
+        json!({"type": "response.created", "response": {"id": "r1", "status": "in_progress"}}),
+        json!({"type": "response.output_audio.delta", "response_id": "r1", "item_id": "i1", "output_index": 0,
+            "content_index": 0, "delta": audio.as_str()}),
+        json!({"type": "response.done", "response": {"id": "r1", "status": "completed"}}),
+    ] {
+        socket.send(Message::text(event.to_string())).await.unwrap();
+    }
 }
 
 const HOUR: u64 = 3600;
@@ -278,7 +296,31 @@ async fn failures_that_come_together_count_once_and_the_pause_grows_to_a_minute(
 #[test]
 fn a_connection_waits_for_half_of_its_life_and_never_no_time_at_all() {
     let seconds = |expires_at| shelf_life(expires_at, NOW).as_secs();
-    assert!((1349..=1800).contains(&seconds(Some(NOW + HOUR))));
+    assert!((674..=900).contains(&seconds(Some(NOW + HOUR))));
     assert!((674..=900).contains(&seconds(None)));
+    assert!((224..=300).contains(&seconds(Some(NOW + 600))));
     assert_eq!(seconds(Some(NOW - 5)), 1);
+}
+
+#[tokio::test]
+async fn a_clip_is_rendered_in_the_agents_voice_and_until_then_there_are_tones() {
+    let mut scene = Scene::new(1, HOUR, 0).await;
+    let mut german = agent(&scene.url, 1);
+    german.persona.language = "de-DE".to_owned();
+    let plan = Plan::new(&german, &Variables::default());
+    scene.agent.send_replace(Arc::new(german));
+    assert_eq!(scene.engines.clip(&plan), crate::comfort::tone());
+
+    let keeping = tokio::spawn(scene.engines.keep_clips(scene.agent.subscribe(), scene.phase.subscribe()));
+    let spoken = call_session::audio::Payload::from_mulaw(&[0x21; 8000]);
+    let rendered = async {
+        while scene.engines.clip(&plan) != spoken {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, rendered).await.unwrap();
+    assert_eq!(scene.counts(), (0, [0, 0, 0, 0]), "calls' warm sessions are left alone");
+    while scene.seen().await != (Seen::Closed { number: 0 }) {}
+    scene.phase.send_replace(Phase::Refusing);
+    tokio::time::timeout(DEADLINE, keeping).await.unwrap().unwrap();
 }
