@@ -14,7 +14,7 @@ use super::serve::bind;
 
 #[derive(Args, Debug)]
 pub(crate) struct Load {
-    /// Where TLS would end: https://public.host[/prefix]=http://upstream:port; repeatable.
+    /// Where TLS would end: `https://public.host[/prefix]=http://upstream:port`; repeatable.
     #[arg(long, required = true)]
     edge: Vec<Edge>,
     /// The number's voice webhook, e.g. `https://voice.example.com/moving/sales/twilio/voice`.
