@@ -146,6 +146,7 @@ struct Inner {
     violations: Violations,
     numbers: Mutex<Vec<Number>>,
     calls: Mutex<Vec<Arc<Record>>>,
+    rest_log: rest::RestLog,
 }
 
 impl Carrier {
@@ -164,6 +165,7 @@ impl Carrier {
             violations,
             numbers,
             calls: Mutex::default(),
+            rest_log: rest::RestLog::default(),
         })))
     }
 
@@ -281,6 +283,10 @@ impl Carrier {
 
     fn webhooks(&self) -> &Webhooks {
         &self.0.webhooks
+    }
+
+    fn rest_log(&self) -> &rest::RestLog {
+        &self.0.rest_log
     }
 
     fn numbers(&self) -> MutexGuard<'_, Vec<Number>> {

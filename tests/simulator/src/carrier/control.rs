@@ -2,7 +2,7 @@
 //!
 //! Without authentication: it exists on loopback and in throw-away clusters only.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -25,6 +25,14 @@ struct PlaceCall {
     caller: Vec<Step>,
 }
 
+/// Which REST requests to show.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Since {
+    /// So many were seen before.
+    skip: u64,
+}
+
 pub(super) fn router(carrier: Carrier) -> Router {
     Router::new()
         .route("/_sim/calls", post(place).get(calls))
@@ -32,6 +40,7 @@ pub(super) fn router(carrier: Carrier) -> Router {
         .route("/_sim/calls/{sid}/heard.wav", get(heard))
         .route("/_sim/violations", get(violations).delete(forget_violations))
         .route("/_sim/numbers", get(numbers))
+        .route("/_sim/requests", get(requests))
         .route("/_sim/faults", get(faults).put(set_faults).delete(forget_faults))
         .with_state(carrier)
 }
@@ -108,6 +117,10 @@ async fn numbers(State(carrier): State<Carrier>) -> Json<Value> {
     let sid = &carrier.settings().account.sid;
     let numbers: Vec<_> = carrier.numbers().iter().map(|number| number.json(sid)).collect();
     Json(json!({ "numbers": numbers }))
+}
+
+async fn requests(State(carrier): State<Carrier>, Query(Since { skip }): Query<Since>) -> Json<Value> {
+    Json(carrier.rest_log().view(skip))
 }
 
 fn no_such_call() -> Response {

@@ -4,7 +4,10 @@
 //! them); an unknown path, a body that is no form, an undocumented field or an invalid value is both.
 
 mod calls;
+mod log;
 mod numbers;
+
+pub(super) use self::log::RestLog;
 
 use std::time::Duration;
 
@@ -74,6 +77,7 @@ async fn handle(
         tokio::time::sleep(Duration::from_millis(fault.delay_milliseconds)).await;
     }
     if let Some(status) = fault.status {
+        carrier.rest_log().note(&method, &uri, &body, status);
         return faulty(status, &fault);
     }
     let answer = match authenticate(&carrier, &headers) {
@@ -87,6 +91,7 @@ async fn handle(
         let body = json!({"code": code, "message": message, "more_info": more_info, "status": status});
         (StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), body)
     });
+    carrier.rest_log().note(&method, &uri, &body, status.as_u16());
     let extra = [
         ("Content-Type", "application/json;charset=utf-8"),
         ("Twilio-Request-Id", &super::ids::sid("RQ")),

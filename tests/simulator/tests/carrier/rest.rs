@@ -54,6 +54,28 @@ async fn prepared(script: Script) -> (Carrier, Product, Rest) {
 }
 
 #[tokio::test]
+async fn every_request_is_logged_as_it_was_answered() {
+    let (_, _, rest) = prepared(Script::default()).await;
+    rest.get("/IncomingPhoneNumbers.json", &[("PhoneNumber", "5551230001")]).await;
+    rest.post(&format!("/IncomingPhoneNumbers/{PN}.json"), &[("VoiceUrl", "https://a.example/v")]).await;
+    rest.post(&format!("/IncomingPhoneNumbers/{PN}.json"), &[("VoiceMethod", "PUT")]).await;
+    let log = async |skip: u32| -> Value {
+        let url = format!("{}/_sim/requests?skip={skip}", rest.base);
+        rest.http.get(url).send().await.unwrap().json().await.unwrap()
+    };
+    let path = format!("/2010-04-01/Accounts/{}/IncomingPhoneNumbers/{PN}.json", rest.account.sid);
+    let all = log(0).await;
+    assert_eq!((&all["count"], all["requests"].as_array().map(Vec::len)), (&json!(3), Some(3)));
+    assert_eq!(all["requests"][0]["fields"], json!([["PhoneNumber", "5551230001"]]));
+    let written = json!({
+        "method": "POST", "path": path, "fields": [["VoiceUrl", "https://a.example/v"]], "status": 200,
+    });
+    assert_eq!(log(1).await["requests"][0], written);
+    assert_eq!(log(2).await["requests"][0]["status"], 400);
+    assert_eq!(log(3).await, json!({"count": 3, "requests": []}));
+}
+
+#[tokio::test]
 async fn a_number_is_found_changed_and_read_back() {
     let (carrier, _, rest) = prepared(Script::default()).await;
     let (status, list) = rest.get("/IncomingPhoneNumbers.json", &[("PhoneNumber", "5551230001")]).await;
