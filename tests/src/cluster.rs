@@ -1,13 +1,14 @@
-//! A Kubernetes cluster of one node inside a [`Sandbox`]: real programs, real pods, real network.
+//! A Kubernetes cluster inside a [`Sandbox`]: real programs, real pods, real network.
 //!
 //! Everything that is not in the cluster and not a pod (the tests, the simulator, redis) runs in the sandbox beside it
-//! and has the node's address, 10.240.0.1: pods reach it there, and it reaches pods and Services as they are.
+//! and has the first node's address, 10.240.0.1: pods reach it there, and it reaches pods and Services as they are.
 //! What was found out about the programs' wishes is said where it is obeyed, in the modules below this one.
 
 mod control_plane;
 mod dns;
 mod network;
 mod node;
+mod outage;
 mod pki;
 
 use std::{
@@ -25,17 +26,21 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::{Api, Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 
 use crate::{
-    OciImage,
+    OciImage, audit,
     process::Guard,
     sandbox::{Sandbox, state},
     tools::Tools,
     wait::wait_for,
 };
+use control_plane::Size;
+use node::NodeId;
 use pki::Pki;
 
 /// How a cluster is brought up.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
+    /// How many nodes there are. With none nothing runs but the control plane, and nothing makes pods.
+    pub nodes: u8,
     /// How long each part may take to become ready. Seconds on an idle machine; the default is for a busy one.
     pub patience: Duration,
     /// Whether steps are reported on stderr.
@@ -50,7 +55,9 @@ pub struct Cluster {
     logs: PathBuf,
     tools: Tools,
     pki: Pki,
+    size: Size,
     components: Mutex<Vec<Guard>>,
+    nodes: Vec<node::Node>,
 }
 
 /// Its place among the components.
@@ -58,17 +65,17 @@ const API_SERVER: usize = 1;
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(180), reports_progress: true }
+        Self { nodes: 1, patience: Duration::from_secs(180), reports_progress: true }
     }
 }
 
 impl Cluster {
-    /// Brings a cluster up, and returns when its node is ready and pods can be created.
+    /// Brings a cluster up, and returns when its nodes are ready and pods can be created.
     ///
     /// # Errors
     /// When a program is missing, ends, or is not ready in time; the message has the end of the log concerned.
     pub async fn up(sandbox: &Sandbox, options: ClusterOptions) -> Result<Self> {
-        let ClusterOptions { patience, reports_progress } = options;
+        let ClusterOptions { nodes: count, patience, reports_progress } = options;
         let started = Instant::now();
         let progress = |message: &str| {
             if reports_progress {
@@ -80,32 +87,42 @@ impl Cluster {
         let logs = directory.join("logs");
         fs::create_dir_all(&logs)?;
         network::set_up().context("the cluster's network cannot be set up")?;
-        let pki = Pki::create(directory.join("pki"), node::NAME).context("no certificates")?;
+        let size = Size::of(count);
+        let ids = || NodeId::first(count);
+        let identities: Vec<_> = ids().map(|id| (id.name(), id.address())).collect();
+        let pki = Pki::create(directory.join("pki"), &identities).context("no certificates")?;
         let kubeconfig = pki.kubeconfig(pki::ADMIN)?;
         let client = connect(&kubeconfig).await?;
 
-        let containerd = node::start_containerd(&directory, &logs)?;
+        let mut nodes = Vec::new();
+        for id in ids() {
+            if id != NodeId::FIRST {
+                network::join(id).with_context(|| format!("{} has no network", id.name()))?;
+            }
+            let node = node::Node::create(id, sandbox, &logs)?;
+            node.start_runtime()?;
+            nodes.push(node);
+        }
         let mut components = vec![
             control_plane::start_etcd(&directory.join("etcd"), &logs)?,
-            control_plane::start_api_server(&tools, &pki, &logs)?,
+            control_plane::start_api_server(&tools, &pki, size, &directory, &logs)?,
         ];
         progress("starting the API server");
         let check = || components.iter().try_for_each(Guard::check);
         control_plane::wait_until_ready(&client, check, patience).await?;
         progress("API server ready, starting the rest");
-        components.push(control_plane::start_controller_manager(&tools, &pki, &directory, &logs)?);
+        components.push(control_plane::start_controller_manager(&tools, &pki, size, &directory, &logs)?);
         components.push(control_plane::start_scheduler(&tools, &pki, &logs)?);
         components.push(dns::start(&tools, &kubeconfig, &directory, &logs)?);
-        node::import_pause_image(&tools, &directory, &containerd).await?;
-        components.push(containerd);
-        components.push(node::start_kubelet(&tools, &pki, sandbox, &logs)?);
-        components.push(node::start_proxy(&tools, &pki, &directory, &logs)?);
+        for node in &nodes {
+            node.join(&tools, &pki).await?;
+        }
 
         let components = Mutex::new(components);
-        let cluster = Self { client, kubeconfig, directory, logs, tools, pki, components };
-        cluster.wait_for_node(patience).await?;
+        let cluster = Self { client, kubeconfig, directory, logs, tools, pki, size, components, nodes };
+        cluster.wait_for_nodes(patience).await?;
         dns::wait_until_ready(patience).await?;
-        progress("node ready");
+        progress(if count == 0 { "control plane ready" } else { "nodes ready" });
         cluster.write_entrance()?;
         Ok(cluster)
     }
@@ -149,16 +166,24 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The node's address, under which pods also reach what runs beside the cluster.
+    /// The first node's address, under which pods also reach what runs beside the cluster.
     #[must_use]
     pub fn node_address(&self) -> Ipv4Addr {
         network::NODE_ADDRESS
     }
 
-    /// The node's name.
+    /// The first node's name.
     #[must_use]
-    pub fn node_name(&self) -> &'static str {
-        node::NAME
+    pub fn node_name(&self) -> String {
+        NodeId::FIRST.name()
+    }
+
+    /// What the operator's service account asked of the API server; `skip` leaves out what was read before.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub fn requests(&self, skip: usize) -> Result<Vec<audit::Request>> {
+        audit::read(&self.logs, skip)
     }
 
     /// The folder with all of the cluster's files; removed with the sandbox.
@@ -181,12 +206,15 @@ impl Cluster {
         Guard::spawn(name, command, self.logs.join(format!("{name}.log")))
     }
 
-    /// Gives the node an image; pods use it with `imagePullPolicy: Never` or `IfNotPresent`.
+    /// Gives every node an image; pods use it with `imagePullPolicy: Never` or `IfNotPresent`.
     ///
     /// # Errors
     /// When the archive cannot be written or containerd does not take it.
     pub async fn import_image(&self, image: &OciImage) -> Result<()> {
-        node::import_image(&self.directory, image).await
+        for node in &self.nodes {
+            node.import_image(image).await?;
+        }
+        Ok(())
     }
 
     /// An error with the end of its log if one of the cluster's programs has ended.
@@ -194,7 +222,8 @@ impl Cluster {
     /// # Errors
     /// When one has.
     pub fn check(&self) -> Result<()> {
-        self.components().iter().try_for_each(Guard::check)
+        self.components().iter().try_for_each(Guard::check)?;
+        self.nodes.iter().try_for_each(node::Node::check)
     }
 
     /// Kills the API server and starts it anew; returns when it answers. Everybody's watches break.
@@ -208,7 +237,13 @@ impl Cluster {
             drop(components.remove(API_SERVER));
             let log = self.logs.join("kube-apiserver.log");
             fs::rename(&log, log.with_extension("before.log")).context("the log cannot be kept")?;
-            let started = control_plane::start_api_server(&self.tools, &self.pki, &self.logs)?;
+            let started = control_plane::start_api_server(
+                &self.tools,
+                &self.pki,
+                self.size,
+                &self.directory,
+                &self.logs,
+            )?;
             components.insert(API_SERVER, started);
         }
         control_plane::wait_until_ready(&self.client, || self.check(), within).await
@@ -218,19 +253,28 @@ impl Cluster {
         self.components.lock().unwrap_or_else(PoisonError::into_inner) // a list of processes stays usable
     }
 
-    async fn wait_for_node(&self, patience: Duration) -> Result<()> {
+    /// Waits until every node is ready.
+    pub(crate) async fn wait_for_nodes(&self, patience: Duration) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client());
         let accounts: Api<ServiceAccount> = Api::default_namespaced(self.client());
-        wait_for("the node to be ready", patience, async || {
+        let waited = wait_for("the nodes to be ready", patience, async || {
             if let Err(dead) = self.check() {
                 return Ok(Some(Err(dead)));
             }
-            let ready = nodes.get_opt(node::NAME).await?.is_some_and(|node| is_ready(&node));
+            for node in &self.nodes {
+                if !nodes.get_opt(&node.id.name()).await?.is_some_and(|node| is_ready(&node)) {
+                    return Ok(None);
+                }
+            }
             // Made by the controller manager; without it no pod can be created.
-            Ok((ready && accounts.get_opt("default").await?.is_some()).then_some(Ok(())))
+            Ok(accounts.get_opt("default").await?.map(|_| Ok(())))
         })
-        .await
-        .with_context(|| crate::wait::end_of(&self.logs.join("kubelet.log")))?
+        .await;
+        let told = |error: anyhow::Error| {
+            let logs = self.nodes.iter().map(|node| crate::wait::end_of(&node.kubelet_log()));
+            error.context(logs.collect::<Vec<_>>().join("\n"))
+        };
+        waited.map_err(told)?
     }
 
     /// A script that runs a command inside, for people: `<script> kubectl get pods`.

@@ -53,12 +53,7 @@ impl Installation {
         let former_number =
             simulator.numbers().await?.into_iter().next().context("the scenario has no number")?;
         report("kubectl apply -k manifests/");
-        let manifests = repository().join("manifests");
-        // Custom resources can only be applied once their definitions are established; applying twice is idempotent.
-        wait_for("the manifests to be applied", Duration::from_secs(60), async || {
-            cluster.kubectl(&["apply", "-k", &manifests.to_string_lossy()]).await.map(Some)
-        })
-        .await?;
+        apply_manifests(cluster).await?;
         report("waiting for the operator");
         let rollout = ["rollout", "status", "deployment", "-n", OPERATOR_NAMESPACE, "--timeout=120s"];
         if let Err(error) = cluster.kubectl(&rollout).await {
@@ -98,6 +93,20 @@ impl Installation {
     pub const fn redis(&self) -> &Guard {
         &self.redis
     }
+}
+
+/// `kubectl apply -k manifests/`: the definitions, the operator, its account and rights.
+///
+/// # Errors
+/// When the API server goes on refusing one.
+pub async fn apply_manifests(cluster: &Cluster) -> Result<()> {
+    let manifests = repository().join("manifests");
+    // Custom resources can only be applied once their definitions are established; applying twice is idempotent.
+    wait_for("the manifests to be applied", Duration::from_secs(60), async || {
+        cluster.kubectl(&["apply", "-k", &manifests.to_string_lossy()]).await.map(Some)
+    })
+    .await
+    .map(drop)
 }
 
 /// Applies a file of resources in a namespace, which is made if needed.

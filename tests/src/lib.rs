@@ -15,6 +15,7 @@
 //! }
 //! ```
 
+pub mod audit;
 mod cluster;
 pub mod demo;
 mod image;

@@ -143,6 +143,25 @@ impl Simulator {
         numbers.into_iter().find(|number| number["phone_number"] == e164).context("no such number")
     }
 
+    /// REST requests as they were answered (`method`, `path`, `fields`, `status`); `skip` leaves out what was seen before.
+    ///
+    /// # Errors
+    /// When the simulator does not answer.
+    pub async fn requests(&self, skip: usize) -> Result<Vec<Value>> {
+        let answer = self.json(&format!("requests?skip={skip}")).await?;
+        Ok(answer["requests"].as_array().context("requests are a list")?.clone())
+    }
+
+    /// Switches faults on and off (docs/design.md, "The simulator").
+    ///
+    /// # Errors
+    /// When the simulator does not know one.
+    pub async fn set_faults(&self, faults: &Value) -> Result<()> {
+        let response = self.http.put(self.control("faults")).body(faults.to_string()).send().await?;
+        response.error_for_status()?;
+        Ok(())
+    }
+
     /// Changes a number behind the product's back, as somebody at the carrier's console does.
     ///
     /// # Errors

@@ -10,11 +10,32 @@ use kube::Client;
 
 use super::{
     network::{NODE_ADDRESS, SERVICE_RANGE},
-    pki::{self, Pki},
+    pki::{self, Pki, write_json},
 };
-use crate::{process::Guard, tools::Tools, wait::wait_for};
+use crate::{audit, installation::OPERATOR_NAMESPACE, process::Guard, tools::Tools, wait::wait_for};
 
 const ETCD: &str = "http://127.0.0.1:2379";
+/// What makes pods, and what asks for their metrics.
+const CONTROLLERS_OF_PODS: [&str; 3] =
+    ["deployment-controller", "replicaset-controller", "horizontal-pod-autoscaler-controller"];
+
+/// What of the control plane depends on the number of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    NoNode,
+    OneNode,
+    SeveralNodes,
+}
+
+impl Size {
+    pub(crate) const fn of(nodes: u8) -> Self {
+        match nodes {
+            0 => Self::NoNode,
+            1 => Self::OneNode,
+            _ => Self::SeveralNodes,
+        }
+    }
+}
 
 pub(crate) fn start_etcd(data: &Path, log: &Path) -> Result<Guard> {
     let mut command = Command::new("etcd");
@@ -28,7 +49,16 @@ pub(crate) fn start_etcd(data: &Path, log: &Path) -> Result<Guard> {
     Guard::spawn("etcd", &mut command, log.join("etcd.log"))
 }
 
-pub(crate) fn start_api_server(tools: &Tools, pki: &Pki, log: &Path) -> Result<Guard> {
+/// Starts the API server. What Switchboard's service accounts ask of it is in `audit.log`, see [`crate::audit`].
+pub(crate) fn start_api_server(
+    tools: &Tools,
+    pki: &Pki,
+    size: Size,
+    directory: &Path,
+    log: &Path,
+) -> Result<Guard> {
+    let audit_policy = directory.join("audit-policy.json");
+    write_json(&audit_policy, &audit::policy(OPERATOR_NAMESPACE))?;
     let flag = |name: &str, path: std::path::PathBuf| format!("--{name}={}", path.display());
     let mut command = tools.command("kube-apiserver")?;
     command
@@ -65,7 +95,14 @@ pub(crate) fn start_api_server(tools: &Tools, pki: &Pki, log: &Path) -> Result<G
             "--requestheader-username-headers=X-Remote-User",
             "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-        ]);
+        ])
+        .args([flag("audit-policy-file", audit_policy), flag("audit-log-path", audit::log(log))]);
+    if size == Size::SeveralNodes {
+        // How long pods stay on a lost node: five minutes by default, which no test waits for.
+        let seconds =
+            ["--default-not-ready-toleration-seconds=2", "--default-unreachable-toleration-seconds=2"];
+        command.args(seconds);
+    }
     Guard::spawn("kube-apiserver", &mut command, log.join("kube-apiserver.log"))
 }
 
@@ -88,6 +125,7 @@ pub(crate) async fn wait_until_ready(
 pub(crate) fn start_controller_manager(
     tools: &Tools,
     pki: &Pki,
+    size: Size,
     directory: &Path,
     log: &Path,
 ) -> Result<Guard> {
@@ -114,6 +152,17 @@ pub(crate) fn start_controller_manager(
             "--horizontal-pod-autoscaler-sync-period=2s",
             "--horizontal-pod-autoscaler-downscale-stabilization=5s",
         ]);
+    match size {
+        // Nothing could run, so nothing is asked for: pods that wait for ever would cost every watcher.
+        Size::NoNode => {
+            command.arg(format!("--controllers=*,-{}", CONTROLLERS_OF_PODS.join(",-")));
+        }
+        Size::OneNode => {}
+        // 40 s by default; the kubelets renew their leases every two.
+        Size::SeveralNodes => {
+            command.arg("--node-monitor-grace-period=16s");
+        }
+    }
     Guard::spawn("kube-controller-manager", &mut command, log.join("kube-controller-manager.log"))
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -34,8 +35,8 @@ struct Identity<'a> {
 }
 
 impl Pki {
-    /// Makes all of them.
-    pub(crate) fn create(directory: PathBuf, node: &str) -> Result<Self> {
+    /// Makes all of them; the nodes are given by name and address.
+    pub(crate) fn create(directory: PathBuf, nodes: &[(String, Ipv4Addr)]) -> Result<Self> {
         fs::create_dir_all(&directory)?;
         let pki = Self { directory };
         let cluster = Authority::create("switchboard-test-cluster")?;
@@ -55,7 +56,6 @@ impl Pki {
             "kubernetes.default.svc",
             "kubernetes.default.svc.cluster.local",
         ];
-        let node_user = format!("system:node:{node}");
         let admins = Some("system:masters");
         let identities = [
             Identity { file: "kube-apiserver", user: "kube-apiserver", group: None, served: &api_names },
@@ -73,16 +73,19 @@ impl Pki {
             },
             Identity { file: SCHEDULER, user: "system:kube-scheduler", group: None, served: &[] },
             Identity { file: PROXY, user: "system:kube-proxy", group: None, served: &[] },
-            Identity {
-                file: KUBELET,
-                user: &node_user,
-                group: Some("system:nodes"),
-                served: &[node, &address],
-            },
             Identity { file: ADMIN, user: "admin", group: admins, served: &[] },
         ];
         for identity in &identities {
             pki.issue(&cluster, identity)?;
+        }
+        for (node, address) in nodes {
+            let identity = Identity {
+                file: &kubelet(node),
+                user: &format!("system:node:{node}"),
+                group: Some("system:nodes"),
+                served: &[node, &address.to_string()],
+            };
+            pki.issue(&cluster, &identity)?;
         }
         pki.issue(
             &front_proxy,
@@ -147,13 +150,17 @@ impl Pki {
 
 pub(crate) const ADMIN: &str = "admin";
 pub(crate) const CONTROLLER_MANAGER: &str = "kube-controller-manager";
-pub(crate) const KUBELET: &str = "kubelet";
 pub(crate) const PROXY: &str = "kube-proxy";
 pub(crate) const SCHEDULER: &str = "kube-scheduler";
 /// The key pair that signs service accounts' tokens.
 pub(crate) const SERVICE_ACCOUNTS: &str = "service-accounts";
 /// The one name that extension API servers accept forwarded requests from.
 pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
+
+/// A node's kubelet.
+pub(crate) fn kubelet(node: &str) -> String {
+    format!("kubelet-{node}")
+}
 
 /// Writes JSON, which is YAML too: all of Kubernetes' programs read it as their configuration.
 pub(crate) fn write_json(path: &Path, content: &serde_json::Value) -> Result<()> {
@@ -207,7 +214,8 @@ mod tests {
     #[test]
     fn every_identity_has_a_certificate_and_a_key_and_the_authorities_differ() {
         let directory = std::env::temp_dir().join(format!("switchboard-pki-test-{}", std::process::id()));
-        let pki = Pki::create(directory.clone(), "node-1").expect("certificates can be made");
+        let pki = Pki::create(directory.clone(), &[("node-1".to_owned(), NODE_ADDRESS)])
+            .expect("certificates can be made");
         for file in [
             "ca",
             "front-proxy-ca",
@@ -216,7 +224,7 @@ mod tests {
             CONTROLLER_MANAGER,
             SCHEDULER,
             PROXY,
-            KUBELET,
+            "kubelet-node-1",
             ADMIN,
             FRONT_PROXY,
         ] {

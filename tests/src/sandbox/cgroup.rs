@@ -1,4 +1,4 @@
-//! The control groups of a sandbox: one subtree per hierarchy, named after it, made for the kubelet and removed after.
+//! The control groups of a sandbox: one subtree per hierarchy, named after it, made for the kubelets and removed after.
 //!
 //! Both layouts occur: version 1 has a hierarchy per controller below `/sys/fs/cgroup`, version 2 is one hierarchy.
 
@@ -14,20 +14,33 @@ use anyhow::{Context, Result};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Makes the group `name` in every hierarchy.
-pub(crate) fn create(name: &str) -> Result<()> {
+/// Makes the group `path` in every hierarchy, and those above it that are not there yet.
+pub(crate) fn create(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
-        let group = hierarchy.join(name);
-        if hierarchy.join("cgroup.controllers").exists() {
-            delegate(&hierarchy);
+        let mut parent = hierarchy;
+        for name in path.split('/') {
+            let group = parent.join(name);
+            create_below(&parent, &group)
+                .with_context(|| format!("{} cannot be created", group.display()))?;
+            parent = group;
         }
-        fs::create_dir(&group).with_context(|| format!("{} cannot be created", group.display()))?;
-        // In version 1 these are empty in a new group, and nothing can run in it until they are set.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let inherited = hierarchy.join(file);
-            if inherited.exists() {
-                fs::write(group.join(file), fs::read(inherited)?)?;
-            }
+    }
+    Ok(())
+}
+
+fn create_below(parent: &Path, group: &Path) -> Result<()> {
+    if parent.join("cgroup.controllers").exists() {
+        delegate(parent);
+    }
+    match fs::create_dir(group) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        result => result?,
+    }
+    // In version 1 these are empty in a new group, and nothing can run in it until they are set.
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let inherited = parent.join(file);
+        if inherited.exists() {
+            fs::write(group.join(file), fs::read(inherited)?)?;
         }
     }
     Ok(())

@@ -31,7 +31,7 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
 
 async fn node(ctx: Arc<Ctx>) -> Result<()> {
     let cluster = ctx.cluster()?;
-    let node = Api::<Node>::all(cluster.client()).get(cluster.node_name()).await?;
+    let node = Api::<Node>::all(cluster.client()).get(&cluster.node_name()).await?;
     let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
     let internal: Vec<&str> = addresses
         .iter()
