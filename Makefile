@@ -60,9 +60,9 @@ $(SDK)/ready:
 	touch $@
 
 .PHONY: cluster-test
-cluster-test: setup build ## The main job on a real API server, node and Redis (root)
+cluster-test: setup build ## The main job on a real API server, node and Redis; nodes that go (root)
 	@echo "==> Tests on a real cluster"
-	cargo test --locked --workspace --features e2e/cluster --test cluster
+	cargo test --locked --workspace --features e2e/cluster --test cluster --test two-nodes
 
 .PHONY: check
 check: need-rust $(CARGO_DENY) ## Format, lints, documentation, licences, and that the call session does no I/O
