@@ -2,8 +2,11 @@
 //!
 //! Values are named like their environment variables, because that is what an error message must tell in a pod.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -61,9 +64,38 @@ pub struct OperatorConfig {
         default_value = "switchboard"
     )]
     pub pod_name: String,
+    /// Namespaces to look after, separated by commas; empty means all of them. With a list, rights in these namespaces
+    /// (Roles) suffice.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_WATCH_NAMESPACES",
+        value_name = "SWITCHBOARD_WATCH_NAMESPACES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub watch_namespaces: Namespaces,
     /// Log filter, such as `info` or `operator=debug,info`.
     #[arg(long, env = "SWITCHBOARD_LOG", value_name = "SWITCHBOARD_LOG", default_value = "info")]
     pub log: tracing_subscriber::EnvFilter,
+}
+
+/// Which namespaces the operator looks after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Every one, also those to come.
+    All,
+    /// These.
+    These(BTreeSet<String>),
+}
+
+impl FromStr for Namespaces {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let names: BTreeSet<_> =
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok(if names.is_empty() { Self::All } else { Self::These(names) })
+    }
 }
 
 /// Settings of `switchboard render`.
@@ -76,4 +108,17 @@ pub struct RenderConfig {
     /// Which VoiceAgent, where there are several.
     #[arg(long)]
     pub agent: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_a_list_and_no_list_is_all() {
+        assert_eq!("".parse(), Ok(Namespaces::All));
+        assert_eq!(" , ".parse(), Ok(Namespaces::All));
+        let two = Namespaces::These(["a".to_owned(), "b".to_owned()].into());
+        assert_eq!("b, a,".parse(), Ok(two));
+    }
 }

@@ -7,16 +7,24 @@ use std::time::Duration;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::applied;
 use crate::cache::Cache;
+use crate::finding::Finding;
+use crate::leader::Standing;
+use crate::looks::Looks;
 use crate::metrics::Metrics;
+use crate::phone_number;
 use crate::report::Kind;
+use crate::voice_gateway::carrier::Carriers;
 
 /// Clients and settings; one per process.
 pub struct Context {
-    /// The API server.
+    /// The API server; it writes nothing unless this replica leads.
     pub client: Client,
+    /// Whether this replica leads: to be asked before anything is written at a carrier.
+    pub standing: Standing,
     /// What the API server has.
     pub cache: Cache,
     /// Which children are as they were applied.
@@ -27,6 +35,12 @@ pub struct Context {
     pub metrics: Metrics,
     /// Connections to the carrier.
     pub transport: twilio::rest::Transport,
+    /// The ways to carriers.
+    pub carriers: Carriers,
+    /// What carriers said of gateways' credentials.
+    pub gateway_looks: Looks<Finding>,
+    /// What carriers said of numbers.
+    pub number_looks: Looks<phone_number::Seen>,
     /// Connections to media pods: plain HTTP inside the cluster, never through a proxy.
     pub pods: reqwest::Client,
     /// The image of media pods, where the agent names none.
@@ -41,6 +55,7 @@ pub struct Context {
 
 impl Context {
     /// A context with empty counters.
+    #[expect(clippy::too_many_arguments, reason = "called once, and every argument is a part of it")]
     pub fn new(
         client: Client,
         cache: Cache,
@@ -49,6 +64,7 @@ impl Context {
         pods: reqwest::Client,
         media_image: String,
         resync: Duration,
+        standing: Standing,
     ) -> Self {
         let reporter = Reporter { controller: "switchboard.dev/operator".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
@@ -59,6 +75,10 @@ impl Context {
             recorder,
             metrics,
             transport,
+            standing,
+            carriers: Carriers::default(),
+            gateway_looks: Looks::default(),
+            number_looks: Looks::default(),
             pods,
             media_image,
             resync,
@@ -70,27 +90,74 @@ impl Context {
 
 /// Consecutive failures by object: one that keeps failing is tried ever more rarely, alone.
 #[derive(Debug, Default)]
-pub struct Backoff(Mutex<HashMap<(Kind, String), u32>>);
+pub struct Backoff(Mutex<HashMap<(Kind, String), Failures>>);
+
+/// How often an object failed, and what it waits for.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    pause: Option<Pause>,
+}
+
+/// A carrier failed, so waking up earlier is of no use.
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    generation: Option<i64>,
+    is_asked: bool,
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Something here.
+    Here,
+    /// The carrier, which may have asked for a pause, when the object had this generation.
+    Carrier {
+        /// How long it wants to be left alone.
+        asked: Option<Duration>,
+        /// Of the spec that it was asked for.
+        generation: Option<i64>,
+    },
+}
 
 /// The first wait.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest: a carrier that is down for an hour costs a dozen requests per object.
+/// The longest: a carrier that is down for an hour costs two dozen requests per object.
 const LONGEST: Duration = Duration::from_secs(300);
 
 impl Backoff {
-    /// Counts a failure; returns how long to wait, at least `asked`.
-    pub fn failed(&self, kind: Kind, object: &str, asked: Option<Duration>) -> Duration {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry((kind, object.to_owned())).or_insert(0);
-        *count = count.saturating_add(1);
-        let delay = FIRST.saturating_mul(1 << (*count - 1).min(10)).min(LONGEST);
-        spread(delay, object, *count).max(asked.unwrap_or_default())
+    /// Counts a failure; returns how long to wait.
+    pub fn failed(&self, kind: Kind, object: &str, failure: Failure) -> Duration {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = known.entry((kind, object.to_owned())).or_default();
+        failures.count = failures.count.saturating_add(1);
+        let delay = FIRST.saturating_mul(1 << (failures.count - 1).min(10)).min(LONGEST);
+        let wait = spread(delay, object, failures.count);
+        let (wait, pause) = match failure {
+            Failure::Here => (wait, None),
+            Failure::Carrier { asked, generation } => {
+                let wait = wait.max(asked.unwrap_or_default());
+                let until = Instant::now() + wait;
+                (wait, Some(Pause { until, generation, is_asked: asked.is_some() }))
+            }
+        };
+        failures.pause = pause;
+        wait
+    }
+
+    /// How long an object that something woke still has to wait. An edited one need not, unless the carrier said so.
+    pub fn pause(&self, kind: Kind, object: &str, generation: Option<i64>) -> Option<Duration> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = known.get(&(kind, object.to_owned()))?.pause.as_ref()?;
+        let left = pause.until.saturating_duration_since(Instant::now());
+        (!left.is_zero() && (pause.is_asked || pause.generation == generation)).then_some(left)
     }
 
     /// Forgets the failures of an object.
     pub fn succeeded(&self, kind: Kind, object: &str) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.remove(&(kind, object.to_owned()));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.remove(&(kind, object.to_owned()));
     }
 }
 
@@ -108,20 +175,66 @@ pub fn spread(delay: Duration, object: &str, attempt: u32) -> Duration {
 mod tests {
     use super::*;
 
-    #[test]
-    fn waits_double_up_to_a_bound_and_start_over_after_a_success() {
-        let backoff = Backoff::default();
-        let waits: Vec<_> = (0..12).map(|_| backoff.failed(Kind::PhoneNumber, "a/b", None)).collect();
-        assert!(waits[0] >= FIRST && waits[0] < FIRST * 2);
-        assert!(waits.windows(2).all(|w| w[1] >= w[0].mul_f32(0.8)));
-        assert!(waits[11] >= LONGEST && waits[11] <= LONGEST.mul_f32(1.25));
-        backoff.succeeded(Kind::PhoneNumber, "a/b");
-        assert!(backoff.failed(Kind::PhoneNumber, "a/b", None) < FIRST * 2);
+    const KIND: Kind = Kind::PhoneNumber;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn unavailable(asked: Option<u64>) -> Failure {
+        Failure::Carrier { asked: asked.map(Duration::from_secs), generation: Some(1) }
     }
 
     #[test]
-    fn what_the_carrier_asks_for_is_the_least() {
-        let asked = Duration::from_secs(40);
-        assert_eq!(Backoff::default().failed(Kind::PhoneNumber, "a/b", Some(asked)), asked);
+    fn waits_double_up_to_a_bound_and_start_over_after_a_success() {
+        let backoff = Backoff::default();
+        let waits: Vec<_> = (0..12).map(|_| backoff.failed(KIND, "a/b", Failure::Here)).collect();
+        assert!(waits[0] >= FIRST && waits[0] < FIRST * 2);
+        assert!(waits.windows(2).all(|w| w[1] >= w[0].mul_f32(0.8)));
+        assert!(waits[11] >= LONGEST && waits[11] <= LONGEST.mul_f32(1.25));
+        backoff.succeeded(KIND, "a/b");
+        assert!(backoff.failed(KIND, "a/b", Failure::Here) < FIRST * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_carrier_that_is_down_for_an_hour_is_asked_two_dozen_times_however_often_somebody_wakes() {
+        let backoff = Backoff::default();
+        let began = Instant::now();
+        let mut asked = 0;
+        while began.elapsed() < HOUR {
+            // Something in the cluster changes every second.
+            if backoff.pause(KIND, "a/b", Some(1)).is_none() {
+                asked += 1;
+                backoff.failed(KIND, "a/b", unavailable(None));
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!((10..=24).contains(&asked), "{asked} requests");
+        // And then at the latest so late it heals.
+        assert!(backoff.pause(KIND, "a/b", Some(1)).unwrap() <= LONGEST.mul_f32(1.25));
+    }
+
+    #[test]
+    fn objects_that_failed_together_come_back_apart() {
+        let backoff = Backoff::default();
+        let waits: std::collections::BTreeSet<_> =
+            (0..100).map(|n| backoff.failed(KIND, &format!("a/{n}"), Failure::Here)).collect();
+        assert!(waits.len() > 60, "{} different waits", waits.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_ends_a_wait_but_not_one_that_the_carrier_asked_for() {
+        let backoff = Backoff::default();
+        for _ in 0..5 {
+            backoff.failed(KIND, "a/b", unavailable(None));
+        }
+        assert!(backoff.pause(KIND, "a/b", Some(1)).is_some());
+        assert_eq!(backoff.pause(KIND, "a/b", Some(2)), None);
+        backoff.failed(KIND, "a/b", unavailable(Some(40)));
+        assert_eq!(backoff.pause(KIND, "a/b", Some(2)), Some(Duration::from_secs(40)));
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(backoff.pause(KIND, "a/b", Some(2)), None);
+    }
+
+    #[tokio::test]
+    async fn what_the_carrier_asks_for_is_the_least() {
+        assert_eq!(Backoff::default().failed(KIND, "a/b", unavailable(Some(40))), Duration::from_secs(40));
     }
 }

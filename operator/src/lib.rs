@@ -15,6 +15,7 @@ pub mod context;
 pub mod finding;
 pub mod http;
 pub mod leader;
+pub mod looks;
 pub mod metrics;
 pub mod phone_number;
 pub mod references;

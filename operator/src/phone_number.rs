@@ -1,8 +1,9 @@
-//! PhoneNumber: observe (clients) → diff (pure) → act (carrier) → status; and back again when it is deleted.
+//! PhoneNumber: observe (cache) → diff (pure) → act (carrier) → status; and back again when it is deleted.
 //!
-//! Guarantees: what a number's webhooks were is in the status before anything is written at the carrier, and that
-//! write fails if the object changed meanwhile. The carrier is asked again on a schedule, because it tells nobody when
-//! somebody changes a number there.
+//! Guarantees: what a number's webhooks were is in the status before anything is written at the carrier. Every status is
+//! written with the version it was computed from, so nothing is decided on an object that changed meanwhile. The carrier
+//! is asked on a schedule ([`crate::looks`]), because it tells nobody when somebody changes a number there, and when
+//! what is wanted of it changes; not when something in the cluster does.
 
 pub mod diff;
 mod observe;
@@ -19,22 +20,24 @@ use crds::{PhoneNumber, PhoneNumberStatus, VoiceAgent, VoiceGateway};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::finalizer::{Event, finalizer};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, watcher};
 use kube::{Api, ResourceExt as _};
 use twilio::rest::{Client, Fault, IncomingPhoneNumber};
 
 use crate::apply::{FIELD_MANAGER, apply_status};
+use crate::cache::NumberFeeds;
 use crate::context::{Context, spread};
 use crate::finding::Finding;
+use crate::looks::Question;
 use crate::report::{self, Error, Kind};
-use crate::voice_agent::dereference::fetch_agents;
-use crate::voice_gateway::carrier::{self, NoClient};
+use crate::voice_gateway::carrier::{self, Carrier, NoCarrier};
+use crate::voice_gateway::names_secret;
 use diff::{Desired, Plan, Situation};
-use routes::Resolution;
+use observe::Identity;
 use status::Findings;
 
 /// Holds a deleted number until its webhooks are put back.
@@ -43,27 +46,35 @@ pub const FINALIZER: &str = "switchboard.dev/phone-number";
 type Guarded = DeserializeGuard<PhoneNumber>;
 
 /// Runs until `stop`.
-pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let client = context.client.clone();
-    let all = watcher::Config::default;
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), all());
-    let by_gateway = controller.store();
-    let by_agent = controller.store();
-    let waiting = controller.store();
-    controller
-        .watches(Api::<DeserializeGuard<VoiceGateway>>::all(client.clone()), all(), move |gateway| {
+pub async fn run(
+    context: Arc<Context>,
+    feeds: NumberFeeds,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let NumberFeeds { own, others, gateways, agents, secrets } = feeds;
+    let store = context.cache.numbers.clone();
+    let (by_gateway, by_agent, by_secret, waiting) =
+        (store.clone(), store.clone(), store.clone(), store.clone());
+    let known_gateways = context.cache.gateways.clone();
+    Controller::for_stream(own, store)
+        .watches_stream(gateways, move |gateway| {
             let (namespace, name) = (gateway.namespace(), gateway.name_any());
             numbers(&by_gateway, |n| n.namespace() == namespace && n.spec.gateway_ref.name == name)
         })
-        .watches(Api::<Guarded>::all(client.clone()), all(), move |other| {
+        .watches_stream(others, move |other| {
             // Whoever waits for a number that another object has looks again when that one changes or goes.
             let (namespace, name) = (other.namespace(), other.name_any());
             numbers(&waiting, |n| n.namespace() == namespace && n.name_any() != name && status::is_waiting(n))
         })
-        .watches(Api::<DeserializeGuard<VoiceAgent>>::all(client), all(), move |agent| {
+        .watches_stream(agents, move |agent: DeserializeGuard<VoiceAgent>| {
             let (namespace, name) = (agent.namespace(), agent.name_any());
             let has_route = |n: &PhoneNumber| n.spec.routes.iter().any(|r| r.agent_ref.name == name);
             numbers(&by_agent, |n| n.namespace() == namespace && has_route(n))
+        })
+        .watches_stream(secrets, move |secret| {
+            let namespace = secret.namespace();
+            let gateways = names_secret(&known_gateways, &secret);
+            numbers(&by_secret, |n| n.namespace() == namespace && gateways.contains(&n.spec.gateway_ref.name))
         })
         .graceful_shutdown_on(stop)
         .run(
@@ -86,10 +97,16 @@ fn numbers(store: &Store<Guarded>, fits: impl Fn(&PhoneNumber) -> bool) -> Vec<O
 }
 
 async fn reconcile(number: Arc<PhoneNumber>, context: Arc<Context>) -> Result<Action, Error> {
+    context.cache.wait_until_complete().await;
     let api = Api::<PhoneNumber>::namespaced(context.client.clone(), &number.namespace().unwrap_or_default());
-    // Never from a cache: what is recorded about the carrier must not be forgotten.
-    let Some(fresh) = api.get_opt(&number.name_any()).await? else { return Ok(Action::await_change()) };
-    let action = finalizer(&api, FINALIZER, Arc::new(fresh), |event| async {
+    let number = if number.metadata.deletion_timestamp.is_some() {
+        // Not from the cache: who puts back twice takes the first time for somebody else's change.
+        let Some(fresh) = api.get_opt(&number.name_any()).await? else { return Ok(Action::await_change()) };
+        Arc::new(fresh)
+    } else {
+        number
+    };
+    let action = finalizer(&api, FINALIZER, number, |event| async {
         match event {
             Event::Apply(number) => bind(&number, &context).await,
             Event::Cleanup(number) => release::release(&number, &context).await,
@@ -99,178 +116,278 @@ async fn reconcile(number: Arc<PhoneNumber>, context: Arc<Context>) -> Result<Ac
     Ok(action)
 }
 
+/// What the carrier showed of a number, until the next look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    bound: Finding,
+    in_sync: Finding,
+}
+
+impl Seen {
+    /// Nothing can be told, for one reason.
+    fn blocked(finding: &Finding) -> Self {
+        Self { bound: finding.clone(), in_sync: Finding { status: Status::Unknown, ..finding.clone() } }
+    }
+}
+
+/// What came of a look.
+struct Looked {
+    seen: Seen,
+    /// What may heal by itself, to be waited for.
+    error: Option<twilio::rest::Error>,
+}
+
+impl From<Seen> for Looked {
+    fn from(seen: Seen) -> Self {
+        Self { seen, error: None }
+    }
+}
+
 /// Makes the number ours and keeps it so.
 async fn bind(number: &PhoneNumber, context: &Context) -> Result<Action, Error> {
-    let known = number.status.clone().unwrap_or_default();
-    let (status, findings, error) = match look(number, context).await? {
-        Look::Blocked { finding, error } => (known, Findings::blocked(&finding), error),
-        Look::Absent => {
-            let sentence = "The account has no such number: check source and the gateway's accountSid";
-            (known, Findings::blocked(&Finding::no(Reason::NumberNotFound, sentence)), None)
+    let mut draft = Draft::of(number);
+    let key = number.uid().unwrap_or_default();
+    let ground = match stand(number, context).await? {
+        Ok(ground) => ground,
+        Err(finding) => {
+            context.number_looks.forget(&key);
+            draft.conclude(&Findings::blocked(&finding), context).await?;
+            return Ok(Action::requeue(spread(context.resync, &key, 0)));
         }
-        Look::Taken { by } => {
-            let sentence = format!("PhoneNumber {by} has the same number: delete one of the two");
-            (known, Findings::blocked(&Finding::no(Reason::NumberTaken, sentence)), None)
-        }
-        Look::Found(found) => act(number, *found, context).await?,
     };
-    let status = status::conclude(number, status, findings, Timestamp::now());
-    write_status(number, &status, context).await?;
+    let question = Question::of((number.metadata.generation, ground.carrier.made_of(), &ground.desired));
+    let (looked, due) = match context.number_looks.recall(&key, question) {
+        Some((seen, left)) => (seen.into(), left),
+        None => {
+            let looked = look(&ground, &mut draft, context).await?;
+            let lasts = spread(context.resync, &key, 0);
+            match &looked.error {
+                None => context.number_looks.remember(&key, question, looked.seen.clone(), lasts),
+                Some(_) => context.number_looks.forget(&key),
+            }
+            (looked, lasts)
+        }
+    };
+    let Looked { seen: Seen { bound, in_sync }, error } = looked;
+    draft.conclude(&Findings { bound, in_sync, routes: ground.routes }, context).await?;
     match error {
         Some(error) => Err(error.into()),
-        None => Ok(Action::requeue(spread(context.resync, &number.name_any(), 0))),
+        None => Ok(Action::requeue(due)),
     }
 }
 
-/// What a look at the cluster and the carrier showed.
-enum Look {
-    /// A person, or time, must change something first.
-    Blocked { finding: Finding, error: Option<twilio::rest::Error> },
-    /// The account has no such number.
-    Absent,
-    /// Another object had it first.
-    Taken { by: String },
-    /// All is there.
-    Found(Box<Found>),
+/// Everything in the cluster that a number stands on.
+struct Ground {
+    carrier: Arc<Carrier>,
+    /// Whether all routes lead somewhere.
+    routes: Finding,
+    /// Which agent takes the calls; none where no route leads anywhere.
+    entry: Option<String>,
+    /// What the webhooks should be.
+    desired: Option<Desired>,
 }
 
-/// Everything needed to act.
-struct Found {
-    gateway: VoiceGateway,
-    carrier: Client,
-    number: IncomingPhoneNumber,
-    routes: Resolution,
-}
-
-async fn look(number: &PhoneNumber, context: &Context) -> Result<Look, Error> {
-    let blocked = |finding| Ok(Look::Blocked { finding, error: None });
-    let Some(gateway) = observe::fetch_gateway(number, context).await? else {
+/// Looks around in the cluster; the finding where a person must change something first.
+async fn stand(number: &PhoneNumber, context: &Context) -> Result<Result<Ground, Finding>, Error> {
+    let Some(gateway) = observe::find_gateway(number, context) else {
         let name = &number.spec.gateway_ref.name;
         let sentence = format!("VoiceGateway {name} does not exist in this namespace: create it");
-        return blocked(Finding::no(Reason::GatewayNotFound, sentence));
+        return Ok(Err(Finding::no(Reason::GatewayNotFound, sentence)));
     };
-    let carrier = match carrier::client(context, &gateway).await? {
-        Ok(client) => client,
-        Err(NoClient::Missing(missing)) => {
-            return blocked(Finding::no(missing.reason(), missing.to_string()));
+    let carrier = match carrier::reach(context, &gateway).await? {
+        Ok(carrier) => carrier,
+        Err(NoCarrier::Missing(missing)) => {
+            return Ok(Err(Finding::no(missing.reason(), missing.to_string())));
         }
-        Err(NoClient::Invalid(invalid)) => {
-            return blocked(Finding::no(Reason::InvalidSpec, invalid.to_string()));
-        }
-    };
-    let found = match observe::fetch_number(number, &carrier).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(Look::Absent),
-        Err(error) => {
-            let (finding, error) = refusal(error);
-            return Ok(Look::Blocked { finding, error });
+        Err(NoCarrier::Invalid(invalid)) => {
+            return Ok(Err(Finding::no(Reason::InvalidSpec, invalid.to_string())));
         }
     };
-    if let Some(by) =
-        observe::fetch_earlier_claimant(number, &found.sid, Some(&found.phone_number), context).await?
-    {
-        return Ok(Look::Taken { by });
+    if let Some(by) = observe::find_earlier_claimant(number, &Identity::of(number), context) {
+        return Ok(Err(taken(&by)));
     }
-    let agents = fetch_agents(context, &number.namespace().unwrap_or_default()).await?;
-    let routes = routes::resolve(number, &agents);
-    Ok(Look::Found(Box::new(Found { gateway, carrier, number: found, routes })))
+    Ok(Ok(ground(number, &gateway, carrier, context)))
 }
 
-/// Decides and does it; returns the status without its conditions, what was found, and what to wait for.
-async fn act(
-    number: &PhoneNumber,
-    found: Found,
-    context: &Context,
-) -> Result<(PhoneNumberStatus, Findings, Option<twilio::rest::Error>), Error> {
-    let Found { gateway, carrier, number: at_carrier, routes } = found;
-    let mut status = number.status.clone().unwrap_or_default();
-    status.sid = Some(at_carrier.sid.to_string());
-    status.e164 = Some(at_carrier.phone_number.clone());
-    let routes_finding = match routes.problem {
+fn ground(number: &PhoneNumber, gateway: &VoiceGateway, carrier: Arc<Carrier>, context: &Context) -> Ground {
+    let routes = routes::resolve(number, &observe::known_agents(number, context));
+    let before = number.status.as_ref().and_then(|s| s.entry_agent.as_deref());
+    let entry = routes::entry_agent(before, &routes.live);
+    let desired = entry.as_ref().map(|entry| Desired {
+        base: routes::webhook_base(&gateway.spec.public_url, number, entry),
+        fallback_url: number.spec.fallback_url.clone(),
+    });
+    let routes = match routes.problem {
         None => Finding::yes(Reason::Resolved),
         Some((reason, sentence)) => Finding::no(reason, sentence),
     };
-    let findings = |in_sync| Findings {
-        bound: Finding::yes(Reason::NumberFound),
-        in_sync,
-        routes: routes_finding.clone(),
+    Ground { carrier, routes, entry, desired }
+}
+
+fn taken(by: &str) -> Finding {
+    let sentence = format!("PhoneNumber {by} has the same number: delete one of the two");
+    Finding::no(Reason::NumberTaken, sentence)
+}
+
+/// Looks at the number at the carrier, and does what is to be done.
+async fn look(ground: &Ground, draft: &mut Draft<'_>, context: &Context) -> Result<Looked, Error> {
+    let number = draft.number;
+    let (namespace, gateway) = (number.namespace().unwrap_or_default(), &number.spec.gateway_ref.name);
+    context.standing.check()?;
+    let found = match ground.carrier.turn().await {
+        Ok(turn) => match observe::fetch_number(number, turn.client).await {
+            Ok(Some(found)) => act(&turn.client.clone(), ground, &found, draft, context).await?,
+            Ok(None) => {
+                let sentence = "The account has no such number: check source and the gateway's accountSid";
+                Ok(Seen::blocked(&Finding::no(Reason::NumberNotFound, sentence)))
+            }
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
     };
-    let Some(entry) = routes::entry_agent(status.entry_agent.as_deref(), &routes.live) else {
+    Ok(match found {
+        Ok(seen) => seen.into(),
+        Err(error) => {
+            context.carriers.heed(&namespace, gateway, &error);
+            let (finding, error) = refusal(error);
+            // What is known of the number stays known while nobody can be asked.
+            let is_bound = finding.status == Status::Unknown && draft.status.sid.is_some();
+            let bound = if is_bound { Finding::yes(Reason::NumberFound) } else { finding.clone() };
+            Looked { seen: Seen { bound, ..Seen::blocked(&finding) }, error }
+        }
+    })
+}
+
+/// Decides and does it; what was seen afterwards, or the carrier's error.
+async fn act(
+    client: &Client,
+    ground: &Ground,
+    at_carrier: &IncomingPhoneNumber,
+    draft: &mut Draft<'_>,
+    context: &Context,
+) -> Result<Result<Seen, twilio::rest::Error>, Error> {
+    let number = draft.number;
+    if let Some(by) = observe::find_earlier_claimant(number, &Identity::at_carrier(at_carrier), context) {
+        return Ok(Ok(Seen::blocked(&taken(&by))));
+    }
+    draft.status.sid = Some(at_carrier.sid.to_string());
+    draft.status.e164 = Some(at_carrier.phone_number.clone());
+    let bound = || Finding::yes(Reason::NumberFound);
+    let (Some(entry), Some(desired)) = (&ground.entry, &ground.desired) else {
         let sentence = "No route leads to an agent, so the webhooks are left as they are";
-        return Ok((status, findings(Finding::unknown(Reason::AgentNotFound, sentence)), None));
+        return Ok(Ok(Seen { bound: bound(), in_sync: Finding::unknown(Reason::AgentNotFound, sentence) }));
     };
-    let desired = Desired {
-        base: routes::webhook_base(&gateway.spec.public_url, number, &entry),
-        fallback_url: number.spec.fallback_url.clone(),
-    };
-    let written = status.voice_url.clone();
+    let written = draft.status.voice_url.clone();
     let plan = diff::plan(Situation {
         observed: &at_carrier.voice,
-        desired: &desired,
+        desired,
         written: written.as_deref(),
         was_in_sync: status::was_in_sync(number, &desired.voice_url()),
         claim: number.spec.claim_policy,
         drift: number.spec.drift_policy,
     });
     let original = || diff::original(&at_carrier.voice, &desired.base, written.as_deref());
-    match plan {
+    let in_sync = match plan {
         Plan::Refuse => {
             let sentence = "The number's webhooks belong to another Switchboard: delete its PhoneNumber there, or set \
                             claimPolicy to Force";
-            Ok((status, findings(Finding::no(Reason::ClaimedByOther, sentence)), None))
+            Finding::no(Reason::ClaimedByOther, sentence)
         }
         Plan::LeaveDrifted => {
             let sentence = "Somebody changed the number's webhooks at the carrier: set driftPolicy to Enforce to undo it";
-            Ok((status, findings(Finding::no(Reason::WebhooksDrifted, sentence)), None))
+            Finding::no(Reason::WebhooksDrifted, sentence)
         }
         Plan::Keep => {
-            status.original.get_or_insert_with(original);
-            status.entry_agent = Some(entry);
-            status.voice_url = Some(desired.voice_url());
-            status.synced_generation = number.metadata.generation;
-            Ok((status, findings(Finding::yes(Reason::WebhooksInSync)), None))
+            draft.status.original.get_or_insert_with(original);
+            draft.take(entry, desired);
+            Finding::yes(Reason::WebhooksInSync)
         }
         Plan::Write | Plan::Undo => {
-            status.original.get_or_insert_with(original);
-            status.entry_agent = Some(entry);
-            status.voice_url = Some(desired.voice_url());
+            draft.status.original.get_or_insert_with(original);
+            draft.status.entry_agent = Some(entry.clone());
+            draft.status.voice_url = Some(desired.voice_url());
             // Before the carrier is touched: from here on the way back is known, whatever happens to this process.
-            apply_status(
-                &context.client,
-                number,
-                &status,
-                FIELD_MANAGER,
-                number.resource_version().as_deref(),
-            )
-            .await?;
-            let (in_sync, error) = write(&carrier, &at_carrier, &desired).await;
-            if in_sync.status == Status::True {
-                status.synced_generation = number.metadata.generation;
-                tell_write(number, plan, context).await;
+            draft.write(context).await?;
+            context.standing.check()?;
+            match write(client, at_carrier, desired).await {
+                Ok(in_sync) => {
+                    if in_sync.status == Status::True {
+                        draft.take(entry, desired);
+                        tell_write(number, plan, context).await;
+                    }
+                    in_sync
+                }
+                Err(error) => return Ok(Err(error)),
             }
-            Ok((status, findings(in_sync), error))
         }
+    };
+    Ok(Ok(Seen { bound: bound(), in_sync }))
+}
+
+/// A status being made, and the object it belongs to.
+struct Draft<'a> {
+    number: &'a PhoneNumber,
+    status: PhoneNumberStatus,
+    /// As written last.
+    written: Option<PhoneNumberStatus>,
+    /// Of the object that `status` was computed from.
+    version: Option<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn of(number: &'a PhoneNumber) -> Self {
+        let written = number.status.clone();
+        Self {
+            number,
+            status: written.clone().unwrap_or_default(),
+            written,
+            version: number.resource_version(),
+        }
+    }
+
+    /// The carrier has what is desired of it.
+    fn take(&mut self, entry: &str, desired: &Desired) {
+        self.status.entry_agent = Some(entry.to_owned());
+        self.status.voice_url = Some(desired.voice_url());
+        self.status.synced_generation = self.number.metadata.generation;
+    }
+
+    /// Writes the status, if it changed and the object did not.
+    async fn write(&mut self, context: &Context) -> Result<(), Error> {
+        if self.written.as_ref() == Some(&self.status) {
+            return Ok(());
+        }
+        let version = self.version.as_deref();
+        let answer = apply_status(&context.client, self.number, &self.status, FIELD_MANAGER, version).await?;
+        self.version = answer.resource_version();
+        self.written = Some(self.status.clone());
+        Ok(())
+    }
+
+    /// Sets the conditions, writes, and tells what changed.
+    async fn conclude(mut self, findings: &Findings, context: &Context) -> Result<(), Error> {
+        self.status = status::conclude(self.number, self.status, findings, Timestamp::now());
+        self.write(context).await?;
+        let before = self.number.status.as_ref().map_or(&[][..], |s| &s.conditions);
+        report::tell_transition(context, self.number, before, &self.status.conditions).await;
+        Ok(())
     }
 }
 
 /// Writes, and reads back: the carrier ignores a voice URL beside an application or a trunk.
 async fn write(
-    carrier: &Client,
+    client: &Client,
     number: &IncomingPhoneNumber,
     desired: &Desired,
-) -> (Finding, Option<twilio::rest::Error>) {
-    let written = async {
-        carrier.update_number(&number.sid, &desired.update()).await?;
-        carrier.fetch_number(&number.sid).await
-    };
-    match written.await {
-        Ok(now) if desired.is_met_by(&now.voice) => (Finding::yes(Reason::WebhooksInSync), None),
-        Ok(_) => {
-            let sentence = "The carrier took the webhooks and shows others: see the number in its console";
-            (Finding::no(Reason::WriteNotKept, sentence), None)
-        }
-        Err(error) => refusal(error),
-    }
+) -> Result<Finding, twilio::rest::Error> {
+    client.update_number(&number.sid, &desired.update()).await?;
+    let now = client.fetch_number(&number.sid).await?;
+    Ok(if desired.is_met_by(&now.voice) {
+        Finding::yes(Reason::WebhooksInSync)
+    } else {
+        let sentence = "The carrier took the webhooks and shows others: see the number in its console";
+        Finding::no(Reason::WriteNotKept, sentence)
+    })
 }
 
 /// A refusal as a finding; what may heal by itself also as an error to wait for.
@@ -298,18 +415,4 @@ async fn tell_write(number: &PhoneNumber, plan: Plan, context: &Context) {
         (EventType::Normal, "WebhooksSet", "the number's calls now come here")
     };
     report::tell(context, number, kind, reason, note).await;
-}
-
-async fn write_status(
-    number: &PhoneNumber,
-    status: &PhoneNumberStatus,
-    context: &Context,
-) -> Result<(), Error> {
-    if number.status.as_ref() == Some(status) {
-        return Ok(());
-    }
-    apply_status(&context.client, number, status, FIELD_MANAGER, None).await?;
-    let before = number.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    report::tell_transition(context, number, before, &status.conditions).await;
-    Ok(())
 }

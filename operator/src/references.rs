@@ -78,23 +78,3 @@ pub async fn fetch_secret(
         Some(_) | None => Err(Missing::Secret(reference.clone())),
     })
 }
-
-/// Which of the keys do not exist. Each Secret is read once.
-pub async fn fetch_missing_secrets(
-    client: &Client,
-    namespace: &str,
-    references: impl IntoIterator<Item = SecretKeyRef>,
-) -> Result<Vec<Missing>, kube::Error> {
-    let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    let mut references: Vec<_> = references.into_iter().collect();
-    references.sort();
-    references.dedup();
-    let mut missing = Vec::new();
-    for of_one_secret in references.chunk_by(|a, b| a.name == b.name) {
-        let [first, ..] = of_one_secret else { continue };
-        let data = api.get_opt(&first.name).await?.and_then(|s| s.data).unwrap_or_default();
-        let absent = of_one_secret.iter().filter(|r| !data.contains_key(&r.key));
-        missing.extend(absent.cloned().map(Missing::Secret));
-    }
-    Ok(missing)
-}

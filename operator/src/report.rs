@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crds::conditions::{self, ConditionType, Reason};
 use futures_util::FutureExt as _;
@@ -22,7 +22,8 @@ use kube::{Resource, ResourceExt as _};
 use tracing::Instrument as _;
 
 use crate::apply;
-use crate::context::Context;
+use crate::context::{Context, Failure};
+use crate::leader::NotLeading;
 
 /// The kinds that are reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +60,8 @@ pub enum Outcome {
     Carrier,
     /// The object cannot be read.
     Malformed,
+    /// Another replica may lead by now.
+    NotLeading,
     /// Our bug.
     Panic,
 }
@@ -72,6 +75,7 @@ impl Outcome {
             Self::Cluster => "cluster",
             Self::Carrier => "carrier",
             Self::Malformed => "malformed",
+            Self::NotLeading => "not_leading",
             Self::Panic => "panic",
         }
     }
@@ -89,9 +93,15 @@ pub enum Error {
     /// The finalizer could not be added or removed.
     #[error("the finalizer could not be set or removed: {0}")]
     Finalizer(String),
+    /// The object changed since it was read.
+    #[error("the object changed meanwhile")]
+    Stale,
     /// The object does not have the shape of its kind.
     #[error("the object cannot be read: {0}")]
     Malformed(String),
+    /// Nothing may be done any more.
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
     /// Our bug.
     #[error("the operator has a bug here and goes on with other objects")]
     Panicked,
@@ -107,6 +117,8 @@ impl From<finalizer::Error<Self>> for Error {
     fn from(error: finalizer::Error<Self>) -> Self {
         match error {
             finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error,
+            // A patch that no longer fits, because the object is newer than the cache.
+            finalizer::Error::AddFinalizer(kube::Error::Api(status)) if status.code == 422 => Self::Stale,
             finalizer::Error::AddFinalizer(error) | finalizer::Error::RemoveFinalizer(error) => error.into(),
             finalizer::Error::UnnamedObject | finalizer::Error::InvalidFinalizer => {
                 Self::Finalizer(error.to_string())
@@ -120,17 +132,24 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Cluster(error) if apply::is_conflict(error) => Outcome::Conflict,
+            Self::Stale => Outcome::Conflict,
             Self::Cluster(_) | Self::Finalizer(_) => Outcome::Cluster,
             Self::Carrier(_) => Outcome::Carrier,
             Self::Malformed(_) => Outcome::Malformed,
+            Self::NotLeading(_) => Outcome::NotLeading,
             Self::Panicked => Outcome::Panic,
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    fn failure(&self, generation: Option<i64>) -> Failure {
         match self {
-            Self::Carrier(error) => error.retry_after(),
-            Self::Cluster(_) | Self::Finalizer(_) | Self::Malformed(_) | Self::Panicked => None,
+            Self::Carrier(error) => Failure::Carrier { asked: error.retry_after(), generation },
+            Self::Cluster(_)
+            | Self::Finalizer(_)
+            | Self::Stale
+            | Self::Malformed(_)
+            | Self::NotLeading(_)
+            | Self::Panicked => Failure::Here,
         }
     }
 }
@@ -138,7 +157,8 @@ impl Error {
 /// Runs a reconciler on one object.
 ///
 /// # Guarantees
-/// A malformed object and a panic end this reconciliation alone; each end is counted once.
+/// A malformed object and a panic end this reconciliation alone; each end is counted once. An object that waits for its
+/// carrier is left alone until then, whoever wakes it.
 pub async fn observe<K, F>(
     kind: Kind,
     object: Arc<DeserializeGuard<K>>,
@@ -152,6 +172,10 @@ where
     let started = Instant::now();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let generation = object.meta().generation;
+    let key = format!("{namespace}/{name}");
+    if let Some(left) = context.backoff.pause(kind, &key, generation) {
+        return Ok(Action::requeue(left));
+    }
     let span = tracing::info_span!("reconcile", kind = kind.as_str(), namespace, name, generation);
     let result = match &object.0 {
         Ok(object) => AssertUnwindSafe(reconcile(Arc::new(object.clone()), context.clone()))
@@ -164,7 +188,7 @@ where
     let outcome = result.as_ref().map_or_else(Error::outcome, |_| Outcome::Ok);
     context.metrics.reconciled(kind, outcome, started.elapsed());
     if result.is_ok() {
-        context.backoff.succeeded(kind, &format!("{namespace}/{name}"));
+        context.backoff.succeeded(kind, &key);
     }
     result
 }
@@ -175,13 +199,17 @@ where
     K: Resource<DynamicType = ()>,
 {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let wait = context.backoff.failed(kind, &format!("{namespace}/{name}"), error.retry_after());
+    let failure = error.failure(object.meta().generation);
+    let wait = context.backoff.failed(kind, &format!("{namespace}/{name}"), failure);
     match error.outcome() {
         // Only an edit can help.
         Outcome::Malformed => Action::await_change(),
-        Outcome::Ok | Outcome::Conflict | Outcome::Cluster | Outcome::Carrier | Outcome::Panic => {
-            Action::requeue(wait)
-        }
+        Outcome::Ok
+        | Outcome::Conflict
+        | Outcome::Cluster
+        | Outcome::Carrier
+        | Outcome::NotLeading
+        | Outcome::Panic => Action::requeue(wait),
     }
 }
 
@@ -209,8 +237,8 @@ pub async fn follow<K>(
     let (namespace, name) = (object.namespace.as_deref().unwrap_or_default(), object.name.as_str());
     let outcome = error.outcome();
     match outcome {
-        Outcome::Conflict => {
-            tracing::debug!(kind = kind.as_str(), namespace, name, "conflict, will be tried again");
+        Outcome::Conflict | Outcome::NotLeading => {
+            tracing::debug!(kind = kind.as_str(), namespace, name, %error, "will be tried again");
         }
         Outcome::Ok | Outcome::Cluster | Outcome::Carrier | Outcome::Malformed | Outcome::Panic => {
             let outcome = outcome.as_str();

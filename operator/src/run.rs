@@ -5,17 +5,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use axum::http::{Method, Request};
+use futures_util::future;
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tower::filter::FilterLayer;
 use twilio::rest::{Transport, TransportError};
 
-use crate::cache::{Cache, Feeds};
+use crate::cache::{Cache, Setup};
 use crate::config::OperatorConfig;
 use crate::context::Context;
-use crate::leader::Election;
+use crate::leader::{Election, Standing};
 use crate::metrics::Metrics;
 use crate::{http, phone_number, steward, telemetry, voice_agent, voice_gateway};
 
@@ -36,7 +40,10 @@ pub enum RunError {
     Transport(#[from] TransportError),
     /// No way to the API server.
     #[error("there is neither a service account nor a kubeconfig to reach the API server with")]
-    Cluster(#[source] Box<kube::Error>),
+    Cluster(#[from] kube::config::InferConfigError),
+    /// The service account or kubeconfig cannot be used.
+    #[error("the client of the API server cannot be set up")]
+    Client(#[source] Box<kube::Error>),
     /// The HTTP client for media pods cannot be set up.
     #[error("the HTTP client for media pods cannot be set up")]
     PodClient(#[source] reqwest::Error),
@@ -62,13 +69,22 @@ const STOPPING: Duration = Duration::from_secs(20);
 /// # Errors
 /// When it cannot start, and when the Lease is lost.
 pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
-    let OperatorConfig { media_image, http_addr, resync_seconds, extra_ca_file, namespace, pod_name, log } =
-        config;
+    let OperatorConfig {
+        media_image,
+        http_addr,
+        resync_seconds,
+        extra_ca_file,
+        namespace,
+        pod_name,
+        watch_namespaces,
+        log,
+    } = config;
     telemetry::start(log)?;
     let extra_ca = extra_ca_file.map(std::fs::read).transpose().map_err(RunError::ExtraCa)?;
     let transport = Transport::new(extra_ca.as_deref())?;
     let pods = pod_client().map_err(RunError::PodClient)?;
-    let client = Client::try_default().await.map_err(|e| RunError::Cluster(Box::new(e)))?;
+    let cluster = Config::infer().await?;
+    let client = |config| Client::try_from(config).map_err(|e| RunError::Client(Box::new(e)));
     let metrics = Metrics::new()?;
     let listener = TcpListener::bind(http_addr).await.map_err(RunError::Bind)?;
     let door = axum::serve(listener, http::router(metrics.clone())).into_future();
@@ -77,7 +93,9 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
 
     // A process id beside the pod's name, for operators that run outside a pod under the same name.
     let identity = format!("{pod_name}_{}", std::process::id());
-    let mut election = Election::new(client.clone(), &namespace, identity);
+    let mut election = Election::new(client(cluster.clone())?, &namespace, identity);
+    let standing = election.standing();
+    let client = fenced(cluster, standing.clone()).map_err(|e| RunError::Client(Box::new(e)))?;
     tracing::info!("waiting to lead");
     tokio::select! {
         () = election.acquire() => {}
@@ -86,10 +104,24 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     tracing::info!("leading");
     metrics.set_leader(true);
     let resync = Duration::from_secs(resync_seconds);
-    let (cache, feeds) = Cache::new(&client);
-    let context = Arc::new(Context::new(client, cache, metrics, transport, pods, media_image, resync));
+    let Setup { cache, watches, agents, gateways, numbers } = Cache::setup(&client, watch_namespaces);
+    let context = Context::new(client, cache, metrics, transport, pods, media_image, resync, standing);
+    let context = Arc::new(context);
     let stop = CancellationToken::new();
-    let mut controllers = std::pin::pin!(controllers(context, feeds, &stop));
+    let stopped_by = || stop.clone().cancelled_owned();
+    let controllers = future::join4(
+        voice_gateway::run(context.clone(), gateways, stopped_by()),
+        voice_agent::run(context.clone(), agents, stopped_by()),
+        phone_number::run(context.clone(), numbers, stopped_by()),
+        steward::run(context.clone(), stop.clone()),
+    );
+    // What is on its way still reads the cache, so the watches end last.
+    let mut controllers = std::pin::pin!(async {
+        tokio::select! {
+            _ = controllers => {}
+            () = watches.run() => {}
+        }
+    });
     tokio::select! {
         () = &mut controllers => return Err(RunError::ControllerEnded),
         () = election.keep() => return Err(RunError::LeadershipLost),
@@ -104,19 +136,13 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     Ok(())
 }
 
-/// All controllers; ends when the last one has.
-fn controllers(
-    context: Arc<Context>,
-    feeds: Feeds,
-    stop: &CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let gateways = voice_gateway::run(context.clone(), stop.clone().cancelled_owned());
-    let agents = voice_agent::run(context.clone(), feeds, stop.clone().cancelled_owned());
-    let numbers = phone_number::run(context.clone(), stop.clone().cancelled_owned());
-    let steward = steward::run(context, stop.clone());
-    async {
-        tokio::join!(gateways, agents, numbers, steward);
-    }
+/// A client that writes nothing unless this replica leads: the only one that reconcilers have.
+fn fenced(config: Config, standing: Standing) -> Result<Client, kube::Error> {
+    let check = move |request: Request<Body>| match *request.method() {
+        Method::GET => Ok(request),
+        _ => standing.check().map(|()| request),
+    };
+    Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(check)).build())
 }
 
 /// Asks pods for their load: plain HTTP to an address of the pod network.

@@ -12,33 +12,36 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use twilio::rest::AccountStatus;
 
 use crate::apply::{self, FIELD_MANAGER};
+use crate::cache::{GatewayFeeds, contents};
 use crate::context::{Context, spread};
 use crate::finding::Finding;
 use crate::references::{self, Missing};
 use crate::report::{self, Error, Kind};
 use crate::voice_agent::agent_file::gateway_secret_keys;
-use carrier::NoClient;
+use carrier::NoCarrier;
 use keyring::KeyringError;
 use status::Findings;
 
 type Guarded = DeserializeGuard<VoiceGateway>;
 
 /// Runs until `stop`.
-pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let client = context.client.clone();
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default());
-    let store = controller.store();
-    controller
-        .watches(Api::<PartialObjectMeta<Secret>>::all(client), watcher::Config::default(), move |secret| {
-            users_of_secret(&store, &secret)
-        })
+pub async fn run(
+    context: Arc<Context>,
+    feeds: GatewayFeeds,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let GatewayFeeds { own, secrets } = feeds;
+    let store = context.cache.gateways.clone();
+    let by_secret = store.clone();
+    Controller::for_stream(own, store)
+        .watches_stream(secrets, move |secret| users_of_secret(&by_secret, &secret))
         .graceful_shutdown_on(stop)
         .run(
             |object, context| report::observe(Kind::VoiceGateway, object, context, reconcile),
@@ -54,15 +57,21 @@ fn users_of_secret(store: &Store<Guarded>, secret: &PartialObjectMeta<Secret>) -
     let (namespace, name) = (secret.namespace(), secret.name_any());
     let uses = |gateway: &VoiceGateway| {
         gateway.namespace() == namespace
-            && (keyring::secret_name(&gateway.name_any()) == name
-                || gateway_secret_keys(&gateway.spec).iter().any(|r| r.name == name))
+            && (keyring::secret_name(&gateway.name_any()) == name || has_key_in(gateway, &name))
     };
-    let gateways = store.state();
-    gateways
-        .iter()
-        .filter(|g| g.0.as_ref().is_ok_and(uses))
-        .map(|g| ObjectRef::from_obj(g.as_ref()))
-        .collect()
+    let gateways = store.state_filter(|g| g.0.as_ref().is_ok_and(uses));
+    gateways.iter().map(|g| ObjectRef::from_obj(g.as_ref())).collect()
+}
+
+/// The names of the gateways that name a Secret.
+pub fn names_secret(store: &Store<Guarded>, secret: &PartialObjectMeta<Secret>) -> Vec<String> {
+    let (namespace, name) = (secret.namespace(), secret.name_any());
+    let uses = |gateway: &VoiceGateway| gateway.namespace() == namespace && has_key_in(gateway, &name);
+    store.state_filter(|g| g.0.as_ref().is_ok_and(uses)).iter().map(|g| g.name_any()).collect()
+}
+
+fn has_key_in(gateway: &VoiceGateway, secret: &str) -> bool {
+    gateway_secret_keys(&gateway.spec).iter().any(|r| r.name == secret)
 }
 
 /// Checks and makes, then says so.
@@ -70,6 +79,7 @@ async fn reconcile(gateway: Arc<VoiceGateway>, context: Arc<Context>) -> Result<
     if gateway.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    context.cache.wait_until_complete().await;
     let keys = ensure_keys(&gateway, &context).await?;
     let (credentials, unavailable) = check_credentials(&gateway, &context).await?;
     let status = status::compute(&gateway, Findings { credentials, keys }, Timestamp::now());
@@ -77,7 +87,7 @@ async fn reconcile(gateway: Arc<VoiceGateway>, context: Arc<Context>) -> Result<
     match unavailable {
         // The condition is written; now wait as the carrier wishes.
         Some(error) => Err(error.into()),
-        None => Ok(Action::requeue(spread(context.resync, &gateway.name_any(), 0))),
+        None => Ok(Action::requeue(spread(context.resync, &gateway.uid().unwrap_or_default(), 0))),
     }
 }
 
@@ -94,35 +104,55 @@ async fn ensure_keys(
     }
 }
 
-/// What the carrier says, and the error to wait for if it says nothing.
+/// What the carrier says, and the error to wait for if it says nothing. It is asked when the credentials change, and on
+/// a schedule.
 async fn check_credentials(
     gateway: &VoiceGateway,
     context: &Context,
 ) -> Result<(Finding, Option<twilio::rest::Error>), Error> {
     let namespace = gateway.namespace().unwrap_or_default();
     let keys = gateway_secret_keys(&gateway.spec);
-    let missing = references::fetch_missing_secrets(&context.client, &namespace, keys).await?;
+    let missing = contents::missing_secrets(&context.client, &context.cache, &namespace, keys).await?;
     if !missing.is_empty() {
         return Ok((not_found(&missing), None));
     }
-    let client = match carrier::client(context, gateway).await? {
-        Ok(client) => client,
-        Err(NoClient::Missing(missing)) => return Ok((not_found(&[missing]), None)),
-        Err(NoClient::Invalid(invalid)) => {
+    let carrier = match carrier::reach(context, gateway).await? {
+        Ok(carrier) => carrier,
+        Err(NoCarrier::Missing(missing)) => return Ok((not_found(&[missing]), None)),
+        Err(NoCarrier::Invalid(invalid)) => {
             return Ok((Finding::no(Reason::InvalidSpec, invalid.to_string()), None));
         }
     };
-    Ok(match client.fetch_account().await {
+    let key = gateway.uid().unwrap_or_default();
+    let question = carrier.made_of();
+    if let Some((finding, _)) = context.gateway_looks.recall(&key, question) {
+        return Ok((finding, None));
+    }
+    context.standing.check()?;
+    let answer = match carrier.turn().await {
+        Ok(turn) => turn.client.fetch_account().await,
+        Err(error) => Err(error),
+    };
+    let (finding, error) = match answer {
         Ok(account) if account.status == AccountStatus::Active => {
             (Finding::yes(Reason::CredentialsVerified), None)
         }
         Ok(_) => {
-            let message =
-                "Twilio says that the account is suspended or closed: see the Twilio console".to_owned();
+            let message = "Twilio says that the account is suspended or closed: see the Twilio console";
             (Finding::no(Reason::CredentialsRejected, message), None)
         }
-        Err(error) => refusal(error),
-    })
+        Err(error) => {
+            context.carriers.heed(&namespace, &gateway.name_any(), &error);
+            refusal(error)
+        }
+    };
+    match &error {
+        None => {
+            context.gateway_looks.remember(&key, question, finding.clone(), spread(context.resync, &key, 0))
+        }
+        Some(_) => context.gateway_looks.forget(&key),
+    }
+    Ok((finding, error))
 }
 
 fn refusal(error: twilio::rest::Error) -> (Finding, Option<twilio::rest::Error>) {

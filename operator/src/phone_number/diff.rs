@@ -7,7 +7,7 @@ use crds::{ClaimPolicy, DriftPolicy, NumberWebhooks};
 use twilio::rest::{NumberUpdate, VoiceConfiguration};
 
 /// What the webhooks should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Desired {
     /// The entry agent's webhooks: `<publicUrl>/<namespace>/<agent>/twilio`.
     pub base: String,

@@ -1,22 +1,30 @@
-//! Reads everything a number's reconciliation looks at, freshly: the object, its gateway, its agents, the carrier.
+//! Reads everything a number's reconciliation looks at: its gateway, its agents and the other numbers from the cache, the
+//! number itself at the carrier.
+
+use std::sync::Arc;
 
 use crds::{NumberSourceType, PhoneNumber, VoiceGateway};
-use kube::api::ListParams;
-use kube::core::DeserializeGuard;
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use twilio::NumberSid;
 use twilio::rest::{Client, Error, IncomingPhoneNumber};
 
+use super::routes::KnownAgent;
+use crate::cache;
 use crate::context::Context;
+use crate::voice_agent::dereference;
 
 /// The number's gateway.
-pub(super) async fn fetch_gateway(
-    number: &PhoneNumber,
-    context: &Context,
-) -> Result<Option<VoiceGateway>, kube::Error> {
+pub(super) fn find_gateway(number: &PhoneNumber, context: &Context) -> Option<Arc<VoiceGateway>> {
     let namespace = number.namespace().unwrap_or_default();
-    let api = Api::<VoiceGateway>::namespaced(context.client.clone(), &namespace);
-    api.get_opt(&number.spec.gateway_ref.name).await
+    let found = cache::find(&context.cache.gateways, &namespace, &number.spec.gateway_ref.name)?;
+    found.0.as_ref().ok().cloned().map(Arc::new)
+}
+
+/// The agents of the number's namespace.
+pub(super) fn known_agents(number: &PhoneNumber, context: &Context) -> Vec<KnownAgent> {
+    let namespace = number.namespace();
+    let agents = context.cache.agents.state_filter(|a| a.namespace() == namespace);
+    agents.iter().filter_map(|a| a.0.as_ref().ok()).filter_map(dereference::known).collect()
 }
 
 /// The number at the carrier; none where the account does not have it.
@@ -43,27 +51,51 @@ pub(super) async fn fetch_number(
     }
 }
 
-/// Another object of this namespace that has the same number and is older.
-pub(super) async fn fetch_earlier_claimant(
-    number: &PhoneNumber,
-    sid: &NumberSid,
-    e164: Option<&str>,
-    context: &Context,
-) -> Result<Option<String>, kube::Error> {
-    let namespace = number.namespace().unwrap_or_default();
-    let api = Api::<DeserializeGuard<PhoneNumber>>::namespaced(context.client.clone(), &namespace);
-    let others = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|n| n.0.ok());
-    let order = |n: &PhoneNumber| (n.creation_timestamp().map(|t| t.0), n.uid());
-    Ok(others
-        .filter(|o| o.uid() != number.uid() && order(o) < order(number))
-        .find(|o| names(o, sid, e164))
-        .map(|o| o.name_any()))
+/// Which number of the carrier is meant, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    sids: Vec<String>,
+    e164s: Vec<String>,
 }
 
-/// Whether an object is about a number of the carrier, by what it asks for or by what it got.
-fn names(number: &PhoneNumber, sid: &NumberSid, e164: Option<&str>) -> bool {
-    let source = &number.spec.source;
-    let bound = number.status.as_ref().and_then(|s| s.sid.as_deref());
-    [source.sid.as_deref(), bound].contains(&Some(sid.as_str()))
-        || (e164.is_some() && source.e164.as_deref() == e164)
+impl Identity {
+    /// By what an object asks for and what it got.
+    pub(super) fn of(number: &PhoneNumber) -> Self {
+        let (source, status) = (&number.spec.source, number.status.as_ref());
+        let both = |a: &Option<String>, b: Option<&Option<String>>| {
+            a.iter().chain(b.into_iter().flatten()).cloned().collect()
+        };
+        Self {
+            sids: both(&source.sid, status.map(|s| &s.sid)),
+            e164s: both(&source.e164, status.map(|s| &s.e164)),
+        }
+    }
+
+    /// A number as the carrier shows it.
+    pub(super) fn at_carrier(number: &IncomingPhoneNumber) -> Self {
+        Self { sids: vec![number.sid.to_string()], e164s: vec![number.phone_number.clone()] }
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.sids.iter().any(|sid| other.sids.contains(sid))
+            || self.e164s.iter().any(|n| other.e164s.contains(n))
+    }
+}
+
+/// Another object of this namespace that has the same number and is older.
+pub(super) fn find_earlier_claimant(
+    number: &PhoneNumber,
+    identity: &Identity,
+    context: &Context,
+) -> Option<String> {
+    let (namespace, uid) = (number.namespace(), number.uid());
+    let order = |n: &PhoneNumber| (n.creation_timestamp().map(|t| t.0), n.uid());
+    let claims = |other: &PhoneNumber| {
+        other.namespace() == namespace
+            && other.uid() != uid
+            && order(other) < order(number)
+            && Identity::of(other).meets(identity)
+    };
+    let earlier = context.cache.numbers.state_filter(|n| n.0.as_ref().is_ok_and(claims));
+    earlier.first().map(|n| n.name_any())
 }

@@ -7,18 +7,23 @@
 //!
 //! # Caveats
 //! Where gateway, credentials or number are gone for good there is nobody to ask: it gives up with an event, so that a
-//! namespace can be deleted. A carrier that is only unavailable is waited for.
+//! namespace can be deleted. A process that had the credentials before goes on with them: of a namespace deleted as a
+//! whole the Secret goes first. A carrier that is only unavailable is waited for.
+
+use std::sync::Arc;
 
 use crds::{DeletionPolicy, PhoneNumber};
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use twilio::NumberSid;
 use twilio::rest::{Client, Fault, NumberUpdate};
 
+use super::observe::Identity;
 use super::{diff, observe};
 use crate::context::Context;
 use crate::report::{self, Error};
-use crate::voice_gateway::carrier;
+use crate::voice_gateway::carrier::{self, Carrier};
 
 /// How the way back ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,7 @@ pub(super) async fn release(number: &PhoneNumber, context: &Context) -> Result<A
             (EventType::Warning, "RestoreAbandoned", note)
         }
     };
+    context.number_looks.forget(&number.uid().unwrap_or_default());
     report::tell(context, number, kind, reason, &note).await;
     Ok(Action::await_change())
 }
@@ -60,26 +66,41 @@ async fn restore(number: &PhoneNumber, context: &Context) -> Result<Released, Er
     let Some(Ok(sid)) = status.and_then(|s| s.sid.as_ref()).map(|sid| sid.parse::<NumberSid>()) else {
         return Ok(Released::NothingToDo);
     };
-    let e164 = status.and_then(|s| s.e164.as_deref());
-    if observe::fetch_earlier_claimant(number, &sid, e164, context).await?.is_some() {
+    if observe::find_earlier_claimant(number, &Identity::of(number), context).is_some() {
         // The number belongs to another object, which knows what to put back.
         return Ok(Released::NothingToDo);
     }
-    let Some(gateway) = observe::fetch_gateway(number, context).await? else {
-        return Ok(Released::GaveUp("the VoiceGateway is gone"));
-    };
-    let Ok(client) = carrier::client(context, &gateway).await? else {
-        return Ok(Released::GaveUp("the credentials are gone"));
+    let Some(carrier) = carrier_of(number, context).await? else {
+        return Ok(Released::GaveUp("the VoiceGateway or its credentials are gone"));
     };
     let written = status.and_then(|s| s.voice_url.as_deref());
     let update = NumberUpdate::restoring(&diff::to_configuration(original));
-    match put_back(&client, &sid, written, &update).await {
+    context.standing.check()?;
+    let released = match carrier.turn().await {
+        Ok(turn) => put_back(turn.client, &sid, written, &update).await,
+        Err(error) => Err(error),
+    };
+    match released {
         Ok(released) => Ok(released),
-        Err(error) => match error.fault() {
-            Fault::User => Ok(Released::GaveUp("the carrier refused")),
-            Fault::Twilio | Fault::Us => Err(error.into()),
-        },
+        Err(error) => {
+            let namespace = number.namespace().unwrap_or_default();
+            context.carriers.heed(&namespace, &number.spec.gateway_ref.name, &error);
+            match error.fault() {
+                Fault::User => Ok(Released::GaveUp("the carrier refused")),
+                Fault::Twilio | Fault::Us => Err(error.into()),
+            }
+        }
     }
+}
+
+/// The way to the carrier, be it the last one known.
+async fn carrier_of(number: &PhoneNumber, context: &Context) -> Result<Option<Arc<Carrier>>, kube::Error> {
+    let namespace = number.namespace().unwrap_or_default();
+    let reached = match observe::find_gateway(number, context) {
+        Some(gateway) => carrier::reach(context, &gateway).await?.ok(),
+        None => None,
+    };
+    Ok(reached.or_else(|| context.carriers.last_known(&namespace, &number.spec.gateway_ref.name)))
 }
 
 pub(super) async fn put_back(

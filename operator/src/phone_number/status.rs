@@ -29,22 +29,22 @@ impl Findings {
 pub fn conclude(
     number: &PhoneNumber,
     mut status: PhoneNumberStatus,
-    findings: Findings,
+    findings: &Findings,
     now: Timestamp,
 ) -> PhoneNumberStatus {
     let Findings { bound, in_sync, routes } = findings;
     let generation = number.metadata.generation;
     status.observed_generation = generation;
-    let trouble = [&bound, &in_sync, &routes].into_iter().find(|f| f.status != Status::True);
+    let trouble = [bound, in_sync, routes].into_iter().find(|f| f.status != Status::True);
     let ready = match trouble {
         None => Finding::yes(Reason::WebhooksInSync),
         Some(finding) => finding.clone(),
     };
     for (kind, finding) in [
         (ConditionType::Ready, ready),
-        (ConditionType::Bound, bound),
-        (ConditionType::RoutesResolved, routes),
-        (ConditionType::InSync, in_sync),
+        (ConditionType::Bound, bound.clone()),
+        (ConditionType::RoutesResolved, routes.clone()),
+        (ConditionType::InSync, in_sync.clone()),
     ] {
         set_condition(&mut status.conditions, finding.condition(kind, generation), now);
     }
@@ -82,7 +82,7 @@ mod tests {
 
     fn concluded(findings: Findings) -> PhoneNumberStatus {
         let status = PhoneNumberStatus { voice_url: Some("u".to_owned()), ..PhoneNumberStatus::default() };
-        conclude(&testing::number(), status, findings, Timestamp::UNIX_EPOCH)
+        conclude(&testing::number(), status, &findings, Timestamp::UNIX_EPOCH)
     }
 
     #[test]

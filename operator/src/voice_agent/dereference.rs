@@ -2,9 +2,7 @@
 
 use call_session::agent_file::NumberRoutes;
 use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
-use kube::api::ListParams;
-use kube::core::DeserializeGuard;
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 
 use super::agent_file::secret_keys;
 use crate::cache::{self, Cache, contents};
@@ -84,14 +82,7 @@ fn numbers(agent: &VoiceAgent, cache: &Cache) -> (Vec<NumberRoutes>, Vec<String>
 }
 
 /// An agent as routes see it; one on its way out is none.
-fn known(agent: &VoiceAgent) -> Option<KnownAgent> {
+pub(crate) fn known(agent: &VoiceAgent) -> Option<KnownAgent> {
     let is_leaving = agent.metadata.deletion_timestamp.is_some();
     (!is_leaving).then(|| KnownAgent { name: agent.name_any(), gateway: agent.spec.gateway_ref.name.clone() })
-}
-
-/// Every agent of a namespace, as routes see it.
-pub async fn fetch_agents(context: &Context, namespace: &str) -> Result<Vec<KnownAgent>, kube::Error> {
-    let api = Api::<DeserializeGuard<VoiceAgent>>::namespaced(context.client.clone(), namespace);
-    let agents = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|a| a.0.ok());
-    Ok(agents.filter_map(|a| known(&a)).collect())
 }

@@ -2,6 +2,7 @@
 //! leaves the resources as `moving.yaml` has them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::installation::{OPERATOR_NAMESPACE, condition, resource, wait_until_ready};
@@ -19,6 +20,8 @@ use crate::main_job::{NAMESPACE, NUMBER, ready};
 
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
 const TOKEN: &str = "simulated-auth-token";
+/// A Lease's 15 s, a look at it every 5 s, and the time to read everything.
+const BACK: Duration = Duration::from_secs(40);
 const FOREIGN: &str = "https://elsewhere.example.com/voice";
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
@@ -32,7 +35,7 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         ctx.trial("robustness::the_operators_account_may_not_do_what_it_need_not", rights),
         ctx.trial("robustness::when_the_leading_operator_dies_the_other_goes_on", leader),
         // Last: for a while afterwards everybody in the cluster lists everything anew.
-        ctx.trial("robustness::a_call_outlives_a_restart_of_the_api_server", api_server),
+        ctx.trial("robustness::a_call_and_the_operator_outlive_a_restart_of_the_api_server", api_server),
     ]
 }
 
@@ -297,6 +300,13 @@ async fn api_server(ctx: Arc<Ctx>) -> Result<()> {
     })
     .await?;
     cluster.restart_api_server(PATIENCE).await?;
+    // The operator is back with the API server: by its watches, which pause for seconds at most, or, where the leader
+    // could not renew its Lease in time, as the other replica, which may take it after 15 s.
+    cluster.kubectl(&["delete", "service", "sales-media", "-n", NAMESPACE]).await?;
+    wait_for("the Service to come back", BACK, async || {
+        resource(cluster, NAMESPACE, "service", "sales-media").await.map(Some)
+    })
+    .await?;
     let call = simulator.finished_call(&sid, PATIENCE).await?;
     assert_eq!(call["failedStep"], Value::Null, "{call:#}");
     assert_eq!(call["endReason"], "hangupVerb", "{call:#}");
