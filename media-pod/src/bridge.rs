@@ -188,6 +188,7 @@ impl Leg {
                 metrics.barge_ins.inc();
                 tracing::debug!(heard_ms = heard.0, sent_ms = sent.0, "the caller interrupted");
             }
+            Event::AudioGap { silence } => metrics.audio_gaps.observe(seconds(*silence)),
             Event::StaleAudioDropped => metrics.stale_frames_dropped.inc(),
             Event::ToolEnded { name, outcome, took } => {
                 metrics.tool_outcomes.inc(*outcome);

@@ -204,6 +204,13 @@ labels! {
         /// One that resumes the call.
         Resumed => "resumed",
     }
+    /// Why a call ended although neither side wanted it to.
+    CallLoss {
+        /// Its streams ended too often without progress: nobody goes on with it.
+        Attempts => "attempts",
+        /// No engine could be reached, and the caller was told so.
+        ModelUnreachable => "model_unreachable",
+    }
     /// Which watched file.
     FileLabel {
         /// The agent file.
@@ -260,6 +267,25 @@ foreign_label!(ToolOutcome {
     Refused => "refused",
 });
 
+impl CallLoss {
+    /// The loss that a leg's end means for its call; what another leg goes on with is none.
+    pub fn of(reason: EndReason) -> Option<Self> {
+        match reason {
+            EndReason::ModelUnreachable => Some(Self::ModelUnreachable),
+            EndReason::CallerHungUp
+            | EndReason::AgentHungUp
+            | EndReason::OperatorHungUp
+            | EndReason::SilenceTimeout
+            | EndReason::MaxDuration
+            | EndReason::Transferred
+            | EndReason::HandedOver
+            | EndReason::PhoneLost
+            | EndReason::PhoneProtocol
+            | EndReason::Internal => None,
+        }
+    }
+}
+
 impl From<&Ignored> for IgnoredInput {
     fn from(ignored: &Ignored) -> Self {
         match ignored {
@@ -300,6 +326,8 @@ pub struct Metrics {
     pub legs_started: CountersBy<LegLabel>,
     /// Legs ended.
     pub calls_ended: CountersBy<EndReason>,
+    /// Calls that neither side ended.
+    pub calls_lost: CountersBy<CallLoss>,
     /// Legs ended by a panic.
     pub call_panics: IntCounter,
     /// Webhooks refused.
@@ -316,12 +344,16 @@ pub struct Metrics {
     pub model_queue: Histogram,
     /// Inputs that changed nothing in their call.
     pub inputs_ignored: CountersBy<IgnoredInput>,
+    /// The carrier's first webhook to the start of the call's first leg.
+    pub call_setup: Histogram,
     /// Start of the leg to a ready model session.
     pub model_ready: Histogram,
     /// Start of the leg to the first audio sent to the phone.
     pub first_audio: Histogram,
     /// End of the caller's turn to the first audio of the answer.
     pub turn_latency: Histogram,
+    /// Holes in the agent's speech.
+    pub audio_gaps: Histogram,
     /// Clips played because no model was there.
     pub clips_played: IntCounter,
     /// Interruptions by the caller.
@@ -384,6 +416,12 @@ impl Metrics {
                 "Legs of calls ended, by reason.",
                 "reason",
             )?,
+            calls_lost: counters(
+                r,
+                "switchboard_calls_lost_total",
+                "Calls that ended although neither side wanted them to.",
+                "reason",
+            )?,
             call_panics: counter(r, "switchboard_call_panics_total", "Legs ended by a bug of ours.")?,
             webhooks_refused: counters(
                 r,
@@ -425,6 +463,11 @@ impl Metrics {
                 "Inputs that changed nothing in their call.",
                 "reason",
             )?,
+            call_setup: seconds(
+                r,
+                "switchboard_call_setup_seconds",
+                "The carrier's first webhook to the start of the call's first leg.",
+            )?,
             model_ready: seconds(
                 r,
                 "switchboard_model_ready_seconds",
@@ -439,6 +482,11 @@ impl Metrics {
                 r,
                 "switchboard_turn_latency_seconds",
                 "End of the caller's turn to the first audio of the answer.",
+            )?,
+            audio_gaps: seconds(
+                r,
+                "switchboard_audio_gap_seconds",
+                "Holes in the agent's speech: the model paused for longer than what it had sent ahead lasted.",
             )?,
             clips_played: counter(
                 r,

@@ -35,7 +35,7 @@ use crate::comfort::Comfort;
 use crate::duplex::{Duplex, Incoming};
 use crate::leases::LEASE;
 use crate::listener::Upgrade;
-use crate::metrics::{LegLabel, Metrics, PhoneFault, StreamRefusal};
+use crate::metrics::{CallLoss, LegLabel, Metrics, PhoneFault, StreamRefusal};
 use crate::phone::{BOUNDS, Phone};
 use crate::pod::Pod;
 use crate::scribe::{LegId, Scribe};
@@ -256,6 +256,10 @@ async fn carry(pod: Arc<Pod>, socket: Duplex, start: Start, accepted: Accepted) 
     let leg = LegId { call: claims.call.clone(), epoch: claims.epoch };
     let is_fresh = claims.epoch == Epoch::default();
     pod.metrics.legs_started.inc(if is_fresh { LegLabel::Fresh } else { LegLabel::Resumed });
+    if is_fresh {
+        let setup = (pod.clock)().since(claims.origin);
+        pod.metrics.call_setup.observe(Duration::from_millis(setup.0).as_secs_f64());
+    }
     tracing::info!(epoch = claims.epoch.0, "the call is here");
 
     let run = async {
@@ -271,6 +275,9 @@ async fn carry(pod: Arc<Pod>, socket: Duplex, start: Start, accepted: Accepted) 
         }
     };
     pod.metrics.calls_ended.inc(ending.reason);
+    if let Some(loss) = CallLoss::of(ending.reason) {
+        pod.metrics.calls_lost.inc(loss);
+    }
     tracing::info!(reason = ?ending.reason, "the leg is over");
 }
 

@@ -30,7 +30,7 @@ pub use self::answer::{TOKEN_PARAMETER, stream_url};
 use self::request::{CallForm, Refusal, Verified};
 use crate::admission::{Admission, Sentence, Verdict, sentence_for};
 use crate::clock::{Clock, UnixMs};
-use crate::metrics::{CallRefusal, Metrics};
+use crate::metrics::{CallLoss, CallRefusal, Metrics};
 use crate::routing::choose_agent;
 use crate::secrets::Secrets;
 use crate::store::{AgentKey, CallRecord, CallState, Store, StoreError};
@@ -200,6 +200,7 @@ impl<'a> Webhook<'a> {
             }
             After::GiveUp => {
                 self.release(known).await;
+                self.state.metrics.calls_lost.inc(CallLoss::Attempts);
                 tracing::warn!(call_sid = %call.call, epoch = epoch.0, "the call is given up: no attempts left");
                 Ok(self.refuse(CallRefusal::Attempts))
             }

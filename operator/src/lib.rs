@@ -10,6 +10,7 @@
 pub mod applied;
 pub mod apply;
 pub mod cache;
+pub mod census;
 pub mod config;
 pub mod context;
 pub mod finding;

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+use crate::census::{self, Census};
+use crate::phone_number::diff::Plan;
 use crate::report::{Kind, Outcome};
 
 /// Every metric of the process.
@@ -15,6 +19,8 @@ pub struct Metrics {
     reconciles: IntCounterVec,
     seconds: HistogramVec,
     leader: IntGauge,
+    webhooks: IntCounterVec,
+    conditions: IntGaugeVec,
 }
 
 impl Metrics {
@@ -24,6 +30,7 @@ impl Metrics {
     /// When a name is invalid or registered twice, which is our bug.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        let r = &registry;
         let reconciles = IntCounterVec::new(
             Opts::new("switchboard_operator_reconciles_total", "Reconciliations by kind and outcome."),
             &["kind", "outcome"],
@@ -38,16 +45,58 @@ impl Metrics {
         )?;
         let leader =
             IntGauge::new("switchboard_operator_leader", "1 while this replica reconciles, else 0.")?;
-        registry.register(Box::new(reconciles.clone()))?;
-        registry.register(Box::new(seconds.clone()))?;
-        registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, seconds, leader })
+        let webhooks = IntCounterVec::new(
+            Opts::new(
+                "switchboard_operator_webhook_checks_total",
+                "Looks at a number's webhooks at the carrier, by what was decided.",
+            ),
+            &["plan"],
+        )?;
+        let conditions = IntGaugeVec::new(
+            Opts::new(
+                "switchboard_operator_conditions",
+                "Objects by what their conditions say; only the leader counts them.",
+            ),
+            &["kind", "condition", "status"],
+        )?;
+        // Every series exists from the first scrape on, so that the first error is an increase.
+        for kind in Kind::ALL {
+            seconds.with_label_values(&[kind.as_str()]);
+            for outcome in Outcome::ALL {
+                reconciles.with_label_values(&[kind.as_str(), outcome.as_str()]);
+            }
+        }
+        for plan in Plan::ALL {
+            webhooks.with_label_values(&[plan.as_str()]);
+        }
+        let metrics = Self {
+            registry: registry.clone(),
+            reconciles: added(r, reconciles)?,
+            seconds: added(r, seconds)?,
+            leader: added(r, leader)?,
+            webhooks: added(r, webhooks)?,
+            conditions: added(r, conditions)?,
+        };
+        metrics.set_conditions(&census::empty());
+        Ok(metrics)
     }
 
     /// Counts a reconciliation.
     pub fn reconciled(&self, kind: Kind, outcome: Outcome, took: Duration) {
         self.reconciles.with_label_values(&[kind.as_str(), outcome.as_str()]).inc();
         self.seconds.with_label_values(&[kind.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// Counts what was decided about a number's webhooks.
+    pub fn checked_webhooks(&self, plan: Plan) {
+        self.webhooks.with_label_values(&[plan.as_str()]).inc();
+    }
+
+    /// How many objects say what in their conditions.
+    pub fn set_conditions(&self, census: &Census) {
+        for ((kind, condition, status), count) in census {
+            self.conditions.with_label_values(&[*kind, condition.as_str(), *status]).set(*count);
+        }
     }
 
     /// Whether this replica reconciles.
@@ -63,5 +112,42 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn added<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_operations_guide_lists_exactly_what_a_scrape_shows() {
+        let rows = include_str!("../../docs/operations.md").lines().filter_map(|line| {
+            let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+            let [name, kind, labels, _] = cells.as_slice() else { return None };
+            let name = name.strip_prefix('`')?.strip_suffix('`')?;
+            let labels = labels.replace(['`', ' '], "");
+            Some((name.to_owned(), (*kind).to_owned(), labels))
+        });
+        let documented: BTreeSet<_> =
+            rows.filter(|(name, ..)| name.starts_with("switchboard_operator_")).collect();
+        let metrics = Metrics::new().unwrap();
+        let scraped: BTreeSet<_> = metrics
+            .registry
+            .gather()
+            .iter()
+            .map(|family| {
+                let labels: Vec<_> = family.get_metric()[0].get_label().iter().map(|l| l.name()).collect();
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                (family.name().to_owned(), kind, labels.join(","))
+            })
+            .collect();
+        assert_eq!(scraped, documented);
     }
 }

@@ -286,6 +286,7 @@ async fn act(
         claim: number.spec.claim_policy,
         drift: number.spec.drift_policy,
     });
+    context.metrics.checked_webhooks(plan);
     let original = || diff::original(&at_carrier.voice, &desired.base, written.as_deref());
     let in_sync = match plan {
         Plan::Refuse => {

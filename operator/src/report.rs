@@ -37,6 +37,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::VoiceGateway, Self::VoiceAgent, Self::PhoneNumber];
+
     /// The kind's name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +70,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] =
+        [Self::Ok, Self::Conflict, Self::Cluster, Self::Carrier, Self::Malformed, Self::Panic];
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{apply_status, is_not_found};
+use crate::census;
 use crate::context::Context;
 use crate::voice_agent::build::{AGENT_LABEL, deployment::ADMIN_PORT};
 use tally::{Load, tally};
@@ -83,6 +84,9 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
 }
 
 async fn go(context: &Context, round: Round) {
+    if round == Round::Usual {
+        context.metrics.set_conditions(&census::of_cache(&context.cache));
+    }
     let agents = context.cache.agents.state();
     let agents = agents.iter().filter_map(|a| a.0.as_ref().ok());
     let agents: Vec<&VoiceAgent> = agents.filter(|a| round == Round::Usual || is_behind(a)).collect();

@@ -364,6 +364,11 @@ pub enum Event {
         /// What had been sent of it.
         sent: Ms,
     },
+    /// The model paused in mid-sentence for longer than what it had sent ahead lasted.
+    AudioGap {
+        /// What the caller heard of nothing.
+        silence: Ms,
+    },
     /// Audio of an older turn was dropped.
     StaleAudioDropped,
     /// Words of the caller.

@@ -168,6 +168,12 @@ impl Playback {
         Ok(())
     }
 
+    /// How long the caller has heard nothing in the middle of an item whose next audio comes now.
+    pub(crate) fn hole(&self, now: Ms, item: &ItemId) -> Ms {
+        let has_begun = self.items.iter().any(|playing| playing.item == *item && playing.sent > 0);
+        if has_begun { now.since(self.plays_until) } else { Ms::ZERO }
+    }
+
     /// The model has sent all audio of an item.
     pub(crate) fn complete_item(&mut self, item: &ItemId) {
         self.complete(|playing| playing.item == *item);

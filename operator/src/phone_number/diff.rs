@@ -87,6 +87,22 @@ pub enum Plan {
     Refuse,
 }
 
+impl Plan {
+    /// Every plan.
+    pub const ALL: [Self; 5] = [Self::Keep, Self::Write, Self::Undo, Self::LeaveDrifted, Self::Refuse];
+
+    /// The metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Write => "write",
+            Self::Undo => "undo",
+            Self::LeaveDrifted => "leave_drifted",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// Decides.
 pub fn plan(situation: Situation<'_>) -> Plan {
     let Situation { observed, desired, written, was_in_sync, claim, drift } = situation;

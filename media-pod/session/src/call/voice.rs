@@ -13,10 +13,13 @@ use crate::journal::Fact;
 use crate::playback::Playing;
 use crate::state::Opening;
 use crate::timer::Timer;
-use crate::{ItemId, Redacted, ReplyId};
+use crate::{ItemId, Ms, Redacted, ReplyId};
 
 /// Failed replies in a row that are asked for again on the same connection.
 const MAX_FAILED_REPLIES: u32 = 2;
+
+/// The phone plays in frames of 20 ms: a shorter hole is none.
+const FRAME: Ms = Ms(20);
 
 /// Words kept for items whose audio has not begun, and items kept whose words have not come.
 const MAX_WAITING: usize = 16;
@@ -109,11 +112,15 @@ impl Call {
         if audio.mulaw_len() == 0 {
             return Ok(());
         }
+        let hole = self.playback.hole(self.now, item);
         let outputs = &mut self.outputs;
         self.playback.send(self.now, reply, item, audio, |piece, mark| {
             outputs.push_back(Output::Phone(PhoneCommand::Audio(piece)));
             outputs.push_back(Output::Phone(PhoneCommand::Mark(mark)));
         })?;
+        if hole >= FRAME {
+            self.event(Event::AudioGap { silence: hole });
+        }
         if let Some(text) = self.words.take_early(item) {
             // The item is being played: its first audio was booked above.
             let _ = self.playback.put_text(item, text);

@@ -44,6 +44,23 @@ fn without_context_nothing_spoken_is_journalled() {
 }
 
 #[test]
+fn a_model_that_pauses_in_mid_sentence_leaves_a_hole_and_one_that_is_ahead_does_not() {
+    let mut stage = Stage::open(plan());
+    stage.model(ModelEvent::ReplyStarted { reply: "r1".into() });
+    stage.audio("r1", "i1", 300).unwrap();
+    stage.run(200);
+    stage.audio("r1", "i1", 300).unwrap();
+    stage.run(900);
+    stage.audio("r1", "i1", 300).unwrap();
+    // The next sentence begins when it begins.
+    stage.model(ModelEvent::AudioDone { item: "i1".into() });
+    stage.run(1000);
+    stage.audio("r1", "i2", 300).unwrap();
+    stage.reply_ends("r1");
+    assert_eq!(stage.events(), ["first audio after 0", "audio gap of 500 ms"]);
+}
+
+#[test]
 fn words_that_come_before_their_audio_or_after_its_end_are_not_lost() {
     let mut stage = Stage::open(plan());
     stage.model(ModelEvent::ReplyStarted { reply: "r1".into() });

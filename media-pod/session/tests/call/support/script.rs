@@ -97,6 +97,7 @@ fn event(event: &Event) -> String {
         Event::FirstAudio { after } => format!("first audio after {}", after.0),
         Event::TurnAnswered { latency } => format!("turn answered after {}", latency.0),
         Event::BargeIn { heard, sent } => format!("barge-in at {} of {}", heard.0, sent.0),
+        Event::AudioGap { silence } => format!("audio gap of {} ms", silence.0),
         Event::StaleAudioDropped => "stale audio dropped".to_owned(),
         Event::CallerTranscript { text } => format!("caller: {}", text.expose()),
         Event::AgentTranscript { text, interrupted } => {
