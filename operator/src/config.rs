@@ -26,6 +26,9 @@ pub enum Command {
     Operator(Box<OperatorConfig>),
     /// Prints the agent file that the operator would give a VoiceAgent's pods, to run one on a laptop.
     Render(RenderConfig),
+    /// Looks whether an installation can do its work: the kinds are served and may be read, and a replica leads. Prints
+    /// what is lacking, and then exits 1.
+    Check(CheckConfig),
 }
 
 /// Settings of `switchboard operator`.
@@ -108,6 +111,31 @@ pub struct RenderConfig {
     /// Which VoiceAgent, where there are several.
     #[arg(long)]
     pub agent: Option<String>,
+}
+
+/// Settings of `switchboard check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckConfig {
+    /// Namespace of the operator.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_NAMESPACE",
+        value_name = "SWITCHBOARD_NAMESPACE",
+        default_value = "switchboard-system"
+    )]
+    pub namespace: String,
+    /// Namespaces that the operator serves, separated by commas; empty means all of them.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_WATCH_NAMESPACES",
+        value_name = "SWITCHBOARD_WATCH_NAMESPACES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub watch_namespaces: Namespaces,
+    /// Seconds to wait for what is lacking. A leader is one that is seen to renew its Lease, every five.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub wait_seconds: u64,
 }
 
 #[cfg(test)]

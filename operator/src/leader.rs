@@ -26,7 +26,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::apply::is_conflict;
 
-const NAME: &str = "switchboard-operator";
+/// The Lease.
+pub const NAME: &str = "switchboard-operator";
 /// Others wait this long without a renewal. This and the next two are what client-go has.
 const DURATION: Duration = Duration::from_secs(15);
 /// The holder gives up after this long without one.

@@ -5,12 +5,14 @@
 //! for another object is a condition, not an error.
 //!
 //! [`config`] is read once; [`context`] is what reconcilers share; [`report`] is the only place that counts, logs and
-//! tells errors; [`render`] prints an agent file for a laptop from the same pure code.
+//! tells errors; [`render`] prints an agent file for a laptop from the same pure code; [`check`] looks whether an
+//! installation can do its work.
 
 pub mod applied;
 pub mod apply;
 pub mod cache;
 pub mod census;
+pub mod check;
 pub mod config;
 pub mod context;
 pub mod finding;

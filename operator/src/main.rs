@@ -2,10 +2,11 @@
 
 use std::io::Read as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use operator::config::{Cli, Command, RenderConfig};
+use operator::config::{CheckConfig, Cli, Command, RenderConfig};
 
 /// `EX_USAGE`: the command line or the environment is wrong.
 const USAGE: u8 = 64;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Operator(config) => run(*config),
         Command::Render(config) => render(&config),
+        Command::Check(config) => check(config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,4 +53,22 @@ fn render(config: &RenderConfig) -> anyhow::Result<()> {
     let file = operator::render::render(files.iter().map(String::as_str), config.agent.as_deref())?;
     println!("{}", serde_json::to_string_pretty(&file)?);
     Ok(())
+}
+
+fn check(config: CheckConfig) -> anyhow::Result<()> {
+    let CheckConfig { namespace, watch_namespaces, wait_seconds } = config;
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    runtime.block_on(async {
+        let client = kube::Client::try_default()
+            .await
+            .context("there is neither a service account nor a kubeconfig to reach the API server with")?;
+        let within = Duration::from_secs(wait_seconds);
+        match operator::check::check(&client, &namespace, &watch_namespaces, within).await {
+            Ok(()) => println!("the kinds are served, and an operator leads"),
+            Err(lacks) => {
+                anyhow::bail!("{}", lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            }
+        }
+        Ok(())
+    })
 }
