@@ -81,8 +81,9 @@ $(CARGO_DENY):
 	rm -rf $(CACHE)/build/cargo-deny
 
 .PHONY: generate
-generate: need-rust ## Write generated files anew (crds/yaml)
+generate: need-rust ## Write generated files anew: crds/yaml, the chart's definitions and manual, manifests/install.yaml
 	cargo run --locked --quiet -p crds --bin crdgen
+	cargo run --locked --quiet -p e2e --bin chartgen
 
 .PHONY: need-rust
 need-rust:

@@ -1,4 +1,4 @@
-//! The files in `yaml/` are what the types say.
+//! The generated definitions, in `yaml/` and in the chart, are what the types say.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,18 +6,18 @@ use std::path::Path;
 
 #[test]
 fn generated_files_are_current() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let files = crds::manifest::files().unwrap();
     for file in &files {
-        let found = fs::read_to_string(directory.join(&file.name)).unwrap_or_default();
-        assert!(
-            found == file.content,
-            "crds/yaml/{} is stale: run `cargo run -p crds --bin crdgen` and commit the result",
-            file.name
-        );
+        let found = fs::read_to_string(repository.join(&file.path)).unwrap_or_default();
+        assert!(found == file.content, "{} is stale: run `make generate` and commit the result", file.path);
     }
-    let expected: BTreeSet<_> = files.iter().map(|f| f.name.clone()).collect();
-    let found: BTreeSet<_> =
-        fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(found, expected, "crds/yaml holds files that nothing generates");
+    let expected: BTreeSet<_> = files.into_iter().map(|file| file.path).collect();
+    let mut found = BTreeSet::new();
+    for folder in crds::manifest::FOLDERS {
+        for entry in fs::read_dir(repository.join(folder)).unwrap() {
+            found.insert(format!("{folder}/{}", entry.unwrap().file_name().into_string().unwrap()));
+        }
+    }
+    assert_eq!(found, expected, "a folder of generated files holds some that nothing generates");
 }

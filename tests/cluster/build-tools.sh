@@ -6,8 +6,8 @@
 # Kubernetes builds it. The rest is built from the Go modules pinned in tools/*/go.mod (about four minutes on
 # two cores, once) into a cache that survives `cargo clean`, one folder per tool and version.
 #
-# With arguments (helm, kubeconform, prometheus, promtool, prometheus-adapter) it finds or builds those instead: what
-# only some tests need costs nobody else the minutes. They are always the pinned ones.
+# With arguments (helm, kubeconform, prometheus, promtool, prometheus-adapter, prometheus-operator-crds) it finds or builds
+# those instead: what only some tests need costs nobody else the minutes. They are always the pinned ones.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -69,6 +69,23 @@ optional() {
     printf '%s\n' "$name=$cache/$tool-$version/$name"
 }
 
+# definitions TOOL MODULE FOLDER FILE...: files of a module in one file of the cache, named TOOL-crds.
+definitions() {
+    local tool=$1 module=$2 folder=$3 version target source
+    shift 3
+    version=$(pinned "$tool" "$module")
+    target=$cache/$tool-$version/crds.yaml
+    if [ ! -s "$target" ]; then
+        command -v go >/dev/null || fail "the definitions of $tool $version have to be fetched, which needs Go 1.26 or newer on the PATH."
+        mkdir -p "${target%/*}"
+        (cd "$here/tools/$tool" && go mod download "$module") >&2
+        source=$(cd "$here/tools/$tool" && go list -m -f '{{.Dir}}' "$module")/$folder
+        (cd "$source" && cat "$@") >"$target.$$"
+        mv "$target.$$" "$target"
+    fi
+    printf '%s\n' "$tool-crds=$target"
+}
+
 for name in "$@"; do
     case $name in
     helm) optional helm helm.sh/helm/v4 '-s -w -X helm.sh/helm/v4/internal/version.version=VERSION' helm=helm.sh/helm/v4/cmd/helm ;;
@@ -79,7 +96,11 @@ for name in "$@"; do
             '-s -w -X github.com/prometheus/common/version.Version=VERSION' "$name=github.com/prometheus/prometheus/cmd/$name"
         ;;
     prometheus-adapter) optional prometheus-adapter sigs.k8s.io/prometheus-adapter '-s -w' prometheus-adapter=sigs.k8s.io/prometheus-adapter/cmd/adapter ;;
-    *) fail "there is no tool $name: helm, kubeconform, prometheus, promtool and prometheus-adapter can be asked for." ;;
+    prometheus-operator-crds)
+        definitions prometheus-operator github.com/prometheus-operator/prometheus-operator example/prometheus-operator-crd \
+            monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml
+        ;;
+    *) fail "there is no tool $name: helm, kubeconform, prometheus, promtool, prometheus-adapter and prometheus-operator-crds can be asked for." ;;
     esac
 done
 [ $# -eq 0 ] || exit 0

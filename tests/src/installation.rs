@@ -1,5 +1,5 @@
-//! Switchboard installed on a cluster as its users install it: images, `kubectl apply -k manifests/`, and beside the
-//! cluster a Redis and the simulated outside world.
+//! Switchboard installed on a cluster as its users install it: images, `kubectl apply -k manifests/` (or the chart, by
+//! whoever asks for the surroundings alone), and beside the cluster a Redis and the simulated outside world.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +41,29 @@ impl Installation {
         routed: &[&str],
         report: impl Fn(&str),
     ) -> Result<Self> {
+        let installation = Self::surroundings(cluster, scenario, routed, &report).await?;
+        report("kubectl apply -k manifests/");
+        apply_manifests(cluster).await?;
+        report("waiting for the operator");
+        let rollout = ["rollout", "status", "deployment", "-n", OPERATOR_NAMESPACE, "--timeout=120s"];
+        if let Err(error) = cluster.kubectl(&rollout).await {
+            let pods = cluster.kubectl(&["describe", "pods", "-n", OPERATOR_NAMESPACE]).await?;
+            let logs = operator_log(cluster).await.unwrap_or_default();
+            return Err(error.context(format!("{pods}\n{logs}")));
+        }
+        Ok(installation)
+    }
+
+    /// Everything an installation needs besides itself: images on the node, Redis, and the simulated outside world.
+    ///
+    /// # Errors
+    /// When a step fails or takes too long; the message has the log concerned.
+    pub async fn surroundings(
+        cluster: &Cluster,
+        scenario: &Path,
+        routed: &[&str],
+        report: impl Fn(&str),
+    ) -> Result<Self> {
         report("giving the node the images");
         for (reference, name) in IMAGES {
             let image = OciImage::of_binary(reference, &binary(name)?)?;
@@ -52,15 +75,6 @@ impl Installation {
         let simulator = Simulator::start(cluster, scenario, &edges).await?;
         let former_number =
             simulator.numbers().await?.into_iter().next().context("the scenario has no number")?;
-        report("kubectl apply -k manifests/");
-        apply_manifests(cluster).await?;
-        report("waiting for the operator");
-        let rollout = ["rollout", "status", "deployment", "-n", OPERATOR_NAMESPACE, "--timeout=120s"];
-        if let Err(error) = cluster.kubectl(&rollout).await {
-            let pods = cluster.kubectl(&["describe", "pods", "-n", OPERATOR_NAMESPACE]).await?;
-            let logs = operator_log(cluster).await.unwrap_or_default();
-            return Err(error.context(format!("{pods}\n{logs}")));
-        }
         Ok(Self { simulator, redis, scenario: scenario.to_owned(), former_number })
     }
 

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod audit;
+pub mod chart;
 mod cluster;
 pub mod demo;
 mod image;
@@ -32,4 +33,5 @@ pub use installation::{Installation, binary};
 pub use process::Guard;
 pub use sandbox::Sandbox;
 pub use simulator::Simulator;
+pub use tools::optional_tool;
 pub use wait::{end_of, wait_for};

@@ -107,6 +107,15 @@ impl Simulator {
         }
     }
 
+    /// The caller hangs up.
+    ///
+    /// # Errors
+    /// When there is no such call, or it is over.
+    pub async fn hang_up(&self, sid: &str) -> Result<()> {
+        self.http.delete(self.control(&format!("calls/{sid}"))).send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// WAV of what the caller heard.
     ///
     /// # Errors

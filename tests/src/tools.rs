@@ -11,6 +11,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+/// A program that only some tests need (`helm`, `promtool`, …), found or built by the script.
+///
+/// # Errors
+/// When it is not one of those, or cannot be built.
+pub fn optional_tool(name: &str) -> Result<PathBuf> {
+    Tools::found_or_built(&[name])?.path(name).map(Path::to_owned)
+}
+
 /// Where each program is.
 #[derive(Debug)]
 pub(crate) struct Tools {
@@ -29,8 +37,13 @@ impl Tools {
             missing.join(", "),
             folder.join("install-packages.sh").display()
         );
-        let script = folder.join("build-tools.sh");
+        Self::found_or_built(&[])
+    }
+
+    fn found_or_built(names: &[&str]) -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/build-tools.sh");
         let output = Command::new(&script)
+            .args(names)
             .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("{} cannot be run", script.display()))?;

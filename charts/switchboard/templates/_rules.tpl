@@ -1,16 +1,6 @@
-# What the operator may do, and nothing more. It applies (patch, and create where the object is new), deletes only what
-# it made as an option (autoscaler, Ingress), and leaves the rest to the garbage collector.
-apiVersion: v1
-kind: ServiceAccount
-metadata:
-  name: switchboard-operator
-  namespace: switchboard-system
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata:
-  name: switchboard-operator
-rules:
+{{/* What the operator may do, and nothing more. It applies (patch, and create where the object is new), deletes only what
+it made as an option (autoscaler, Ingress), and leaves the rest to the garbage collector. */}}
+{{- define "switchboard.rules" -}}
 - apiGroups: [switchboard.dev]
   resources: [voicegateways, voiceagents, phonenumbers]
   verbs: [get, list, watch]
@@ -51,45 +41,4 @@ rules:
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: switchboard-operator
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: switchboard-operator
-subjects:
-- kind: ServiceAccount
-  name: switchboard-operator
-  namespace: switchboard-system
----
-# The Lease that makes one replica the leader. `create` cannot be limited to a name.
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: switchboard-operator
-  namespace: switchboard-system
-rules:
-- apiGroups: [coordination.k8s.io]
-  resources: [leases]
-  verbs: [create]
-- apiGroups: [coordination.k8s.io]
-  resources: [leases]
-  resourceNames: [switchboard-operator]
-  verbs: [get, update]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  name: switchboard-operator
-  namespace: switchboard-system
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: Role
-  name: switchboard-operator
-subjects:
-- kind: ServiceAccount
-  name: switchboard-operator
-  namespace: switchboard-system
+{{- end }}
