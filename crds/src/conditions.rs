@@ -21,6 +21,8 @@ pub enum ConditionType {
     ReferencesResolved,
     /// VoiceAgent: every pod has loaded the newest configuration.
     ConfigCurrent,
+    /// VoiceAgent: what scales its pods can read their load.
+    AutoscalingReady,
     /// PhoneNumber: the number was found in the account.
     Bound,
     /// PhoneNumber: the agents of the routes exist on the gateway.
@@ -80,6 +82,16 @@ pub enum Reason {
     PodsBehind,
     /// Pods did not tell what they have.
     LoadUnknown,
+    /// The autoscaler reads the metric.
+    MetricRead,
+    /// The autoscaler cannot read the metric.
+    MetricUnavailable,
+    /// The autoscaler cannot scale.
+    AutoscalerBlocked,
+    /// There are as many pods as may be, and more are wanted.
+    AtMaximum,
+    /// The built-in scaler knows every pod's load.
+    LoadsKnown,
     /// The number was found.
     NumberFound,
     /// The account has no such number.

@@ -45,6 +45,7 @@ pub use scaling::*;
     ),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Calls", type_ = "integer", json_path = ".status.activeCalls"),
+    printcolumn(name = "Scaling", type_ = "string", json_path = ".spec.scaling.type", priority = "1"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = "1"),
     printcolumn(name = "Config", type_ = "string", json_path = ".status.configRevision", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -151,7 +152,7 @@ pub struct VoiceAgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub config_revision: Option<String>,
-    /// Ready, ReferencesResolved, ConfigCurrent.
+    /// Ready, ReferencesResolved, ConfigCurrent, AutoscalingReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]

@@ -83,6 +83,26 @@ fn a_rule_says_what_to_change() {
             "targetCallsPerPod must not be above maxCallsPerPod",
         ),
         (agent(), "/spec/scaling", json!({"maxCallsPerPod": 19}), "below the autoscaler's default target"),
+        (
+            agent(),
+            "/spec/scaling",
+            json!({"type": "Builtin", "builtin": {"minReplicas": 5, "maxReplicas": 4}}),
+            "minReplicas must not be above maxReplicas",
+        ),
+        (
+            agent(),
+            "/spec/scaling",
+            json!({"type": "Builtin", "builtin": {"targetCallsPerPod": 31}}),
+            "builtin.targetCallsPerPod must not be above maxCallsPerPod",
+        ),
+        (
+            agent(),
+            "/spec/scaling",
+            json!({"type": "Builtin", "maxCallsPerPod": 19}),
+            "below the built-in scaler's default target",
+        ),
+        (agent(), "/spec/scaling", json!({"builtin": {}}), "builtin is read with type Builtin only"),
+        (agent(), "/spec/scaling", json!({"external": {}}), "external is read with type External only"),
         (gateway(), "/metadata/name", json!("a.b"), "metadata.name must have at most 40 characters"),
         (
             gateway(),

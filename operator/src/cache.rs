@@ -63,8 +63,8 @@ pub struct Children {
     pub services: Metadata<Service>,
     /// Budgets.
     pub budgets: Metadata<PodDisruptionBudget>,
-    /// Autoscalers.
-    pub autoscalers: Metadata<HorizontalPodAutoscaler>,
+    /// Whole, because their conditions are the agent's.
+    pub autoscalers: Store<HorizontalPodAutoscaler>,
     /// Ways in.
     pub ingresses: Metadata<Ingress>,
 }
@@ -110,7 +110,7 @@ pub struct Feeds {
     pub(crate) service_accounts: Feed<PartialObjectMeta<ServiceAccount>>,
     pub(crate) services: Feed<PartialObjectMeta<Service>>,
     pub(crate) budgets: Feed<PartialObjectMeta<PodDisruptionBudget>>,
-    pub(crate) autoscalers: Feed<PartialObjectMeta<HorizontalPodAutoscaler>>,
+    pub(crate) autoscalers: Feed<HorizontalPodAutoscaler>,
     pub(crate) ingresses: Feed<PartialObjectMeta<Ingress>>,
     pub(crate) pods: Feed<Pod>,
 }

@@ -17,7 +17,12 @@ const CONDITIONS: [(Kind, &[ConditionType]); 3] = [
     ),
     (
         Kind::VoiceAgent,
-        &[ConditionType::Ready, ConditionType::ReferencesResolved, ConditionType::ConfigCurrent],
+        &[
+            ConditionType::Ready,
+            ConditionType::ReferencesResolved,
+            ConditionType::ConfigCurrent,
+            ConditionType::AutoscalingReady,
+        ],
     ),
     (
         Kind::PhoneNumber,

@@ -25,6 +25,7 @@ pub mod references;
 pub mod render;
 pub mod report;
 pub mod run;
+pub mod scaler;
 pub mod steward;
 pub mod telemetry;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use prometheus::{
 use crate::census::{self, Census};
 use crate::phone_number::diff::Plan;
 use crate::report::{Kind, Outcome};
+use crate::scaler::Decision;
 
 /// Every metric of the process.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub struct Metrics {
     leader: IntGauge,
     webhooks: IntCounterVec,
     conditions: IntGaugeVec,
+    decisions: IntCounterVec,
 }
 
 impl Metrics {
@@ -59,12 +61,22 @@ impl Metrics {
             ),
             &["kind", "condition", "status"],
         )?;
+        let decisions = IntCounterVec::new(
+            Opts::new(
+                "switchboard_operator_scaler_decisions_total",
+                "Looks of the built-in scaler at an agent, by what it decided.",
+            ),
+            &["decision"],
+        )?;
         // Every series exists from the first scrape on, so that the first error is an increase.
         for kind in Kind::ALL {
             seconds.with_label_values(&[kind.as_str()]);
             for outcome in Outcome::ALL {
                 reconciles.with_label_values(&[kind.as_str(), outcome.as_str()]);
             }
+        }
+        for decision in Decision::LABELS {
+            decisions.with_label_values(&[decision]);
         }
         for plan in Plan::ALL {
             webhooks.with_label_values(&[plan.as_str()]);
@@ -76,6 +88,7 @@ impl Metrics {
             leader: added(r, leader)?,
             webhooks: added(r, webhooks)?,
             conditions: added(r, conditions)?,
+            decisions: added(r, decisions)?,
         };
         metrics.set_conditions(&census::empty());
         Ok(metrics)
@@ -97,6 +110,11 @@ impl Metrics {
         for ((kind, condition, status), count) in census {
             self.conditions.with_label_values(&[*kind, condition.as_str(), *status]).set(*count);
         }
+    }
+
+    /// Counts a decision about a number of pods.
+    pub fn decided(&self, decision: Decision) {
+        self.decisions.with_label_values(&[decision.as_str()]).inc();
     }
 
     /// Whether this replica reconciles.

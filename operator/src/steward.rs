@@ -1,20 +1,23 @@
 //! Polls what every media pod carries, and tells it: in the agents' status (`activeCalls`, the condition ConfigCurrent),
-//! and on the pods (which of them costs least to delete, which configuration to load).
+//! on the pods (which of them costs least to delete, which configuration to load), and to the built-in scaler.
 //!
 //! Only the leader does so, under a field manager of its own. Bounds: one round at a time, and in a round at most one
-//! request to a pod, one write on it and one to its agent, none where nothing changed. Rounds are 15 s apart; after a
-//! change of configuration some follow faster, which ask only the agents concerned and do not write deletion costs.
+//! request to a pod, one write on it and one to its agent, none where nothing changed. Rounds are 15 s apart. After a
+//! change of configuration some follow faster, which ask only the agents concerned and do not write deletion costs;
+//! agents that the operator scales itself are asked every 5 s, and nothing is written but their number of pods.
 
+mod crew;
+mod rounds;
 mod tally;
 mod tend;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::VoiceAgent;
 use crds::conditions::{ConditionType, holds};
+use crds::{Builtin, ScalingType, VoiceAgent};
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,18 +30,14 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{apply_status, is_not_found};
 use crate::census;
 use crate::context::Context;
+use crate::scaler;
 use crate::voice_agent::build::{AGENT_LABEL, deployment::ADMIN_PORT};
+use rounds::{Round, Rounds};
 use tally::{Load, tally};
 use tend::{Annotations, tend};
 
 /// Owns `activeCalls` and ConfigCurrent, and annotations of pods.
 pub const FIELD_MANAGER: &str = "switchboard-steward";
-/// Between two rounds: status is for people, and 15 s is what the HPA looks at too.
-const PERIOD: Duration = Duration::from_secs(15);
-/// Between two rounds while a change of configuration is on its way.
-const FAST_PERIOD: Duration = Duration::from_secs(2);
-/// So many fast rounds after the last change: half a minute, after which the usual ones tell who is behind.
-const FAST_ROUNDS: u32 = 15;
 /// A pod that does not answer a few hundred bytes within this is told as unknown.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Requests at a time.
@@ -46,50 +45,43 @@ const CONCURRENCY: usize = 16;
 /// An answer has about 300 bytes.
 const LARGEST_ANSWER: u64 = 64 * 1024;
 
-/// Which agents a round is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Round {
-    /// All.
-    Usual,
-    /// Those whose newest configuration is not in all pods.
-    Fast,
-}
-
 /// By namespace and agent, its ready pods and what each says; `None` where it says nothing.
 type Answers = BTreeMap<(String, String), Vec<(Arc<Pod>, Option<Load>)>>;
+/// By namespace and agent, what the built-in scaler remembers.
+type Histories = HashMap<(String, String), scaler::History>;
 
 /// Runs until `stop`.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     context.cache.wait_until_complete().await;
-    let mut usual = Instant::now();
-    let mut fast_left = 0;
+    let mut rounds = Rounds::beginning(Instant::now());
+    let mut histories = Histories::new();
     loop {
-        let fast = Instant::now() + FAST_PERIOD;
-        let (next, round) =
-            if fast_left > 0 && fast < usual { (fast, Round::Fast) } else { (usual, Round::Usual) };
+        let (round, at) = rounds.next();
         tokio::select! {
             () = stop.cancelled() => return,
             () = context.configured.notified() => {
-                fast_left = FAST_ROUNDS;
+                rounds.configured(Instant::now());
                 continue;
             }
-            () = sleep_until(next) => {}
+            () = sleep_until(at) => {}
         }
-        match round {
-            Round::Usual => usual = Instant::now() + PERIOD,
-            Round::Fast => fast_left -= 1,
-        }
-        go(&context, round).await;
+        go(&context, round, &mut histories).await;
+        rounds.went(round, Instant::now());
     }
 }
 
-async fn go(context: &Context, round: Round) {
+async fn go(context: &Context, round: Round, histories: &mut Histories) {
     if round == Round::Usual {
         context.metrics.set_conditions(&census::of_cache(&context.cache));
     }
     let agents = context.cache.agents.state();
     let agents = agents.iter().filter_map(|a| a.0.as_ref().ok());
-    let agents: Vec<&VoiceAgent> = agents.filter(|a| round == Round::Usual || is_behind(a)).collect();
+    let agents: Vec<&VoiceAgent> = agents.filter(|a| concerns(round, a)).collect();
+    if round == Round::Usual {
+        histories.retain(|(namespace, name), _| {
+            agents.iter().any(|a| a.namespace().as_ref() == Some(namespace) && a.name_any() == *name)
+        });
+    }
     if agents.is_empty() {
         return;
     }
@@ -101,11 +93,34 @@ async fn go(context: &Context, round: Round) {
     for agent in agents {
         let key = (agent.namespace().unwrap_or_default(), agent.name_any());
         let pods = answers.remove(&key).unwrap_or_default();
-        tell(context, agent, &pods).await;
+        if round != Round::Scaling {
+            tell(context, agent, &pods).await;
+        }
         if round == Round::Usual {
             tend_all(context, agent, &pods).await;
         }
+        if let Some(settings) = built_in(agent) {
+            let crew = crew::crew(&key, &context.cache.pods, &pods);
+            let history = histories.entry(key).or_default();
+            scaler::scale(context, agent, &settings, &crew, history).await;
+        }
     }
+}
+
+/// Whether a round asks an agent's pods.
+fn concerns(round: Round, agent: &VoiceAgent) -> bool {
+    match round {
+        Round::Usual => true,
+        Round::Fast => is_behind(agent),
+        Round::Scaling => built_in(agent).is_some(),
+    }
+}
+
+/// The built-in scaler's settings, if it scales an agent.
+fn built_in(agent: &VoiceAgent) -> Option<Builtin> {
+    let scaling = &agent.spec.scaling;
+    let is_ours = scaling.kind == ScalingType::Builtin && agent.metadata.deletion_timestamp.is_none();
+    is_ours.then(|| scaling.builtin.clone().unwrap_or_default())
 }
 
 /// Whether somebody waits for an agent's configuration to be everywhere.
@@ -180,8 +195,7 @@ struct Target {
 /// A media pod, if it is ready. Pods on their way out are left out: their calls do not hold replicas.
 fn target(pod: &Arc<Pod>) -> Option<Target> {
     let status = pod.status.as_ref()?;
-    let is_ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-    if !is_ready || pod.metadata.deletion_timestamp.is_some() {
+    if !crew::is_ready(pod) || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let agent = (pod.metadata.namespace.clone()?, pod.labels().get(AGENT_LABEL)?.clone());

@@ -2,6 +2,7 @@
 
 pub mod agent_file;
 mod apply;
+pub mod autoscaling;
 pub mod build;
 pub mod dereference;
 pub mod status;
@@ -20,7 +21,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::apply::{FIELD_MANAGER, apply_status};
-use crate::cache::Feeds;
+use crate::cache::{self, Feeds};
 use crate::context::{Context, spread};
 use crate::report::{self, Error, Kind};
 use crate::steward;
@@ -154,12 +155,15 @@ async fn apply_resolved(
         context.configured.notify_one();
     }
     let unique: BTreeSet<_> = numbers.into_iter().collect();
+    let child = build::child_name(&validated.name);
+    let autoscaler = cache::find(&context.cache.children.autoscalers, &validated.namespace, &child);
     Ok(Progress::Applied(Box::new(Applied {
         deployment,
         url: validated.url(),
         numbers: unique.into_iter().collect(),
         revision: validated.file.revision,
         is_suspended: validated.file.suspended,
+        autoscaling: autoscaling::finding(&validated.scale, autoscaler.as_deref(), agent.status.as_ref()),
     })))
 }
 

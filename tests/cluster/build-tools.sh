@@ -6,8 +6,8 @@
 # Kubernetes builds it. The rest is built from the Go modules pinned in tools/*/go.mod (about four minutes on
 # two cores, once) into a cache that survives `cargo clean`, one folder per tool and version.
 #
-# With arguments (helm, kubeconform, prometheus, promtool, prometheus-adapter, prometheus-operator-crds) it finds or builds
-# those instead: what only some tests need costs nobody else the minutes. They are always the pinned ones.
+# With arguments (helm, kubeconform, prometheus, promtool, prometheus-adapter, or the definitions prometheus-operator-crds,
+# keda-crds, gateway-api-crds) it finds or builds those instead: what only some tests need costs nobody else the minutes. They are always the pinned ones.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -100,7 +100,9 @@ for name in "$@"; do
         definitions prometheus-operator github.com/prometheus-operator/prometheus-operator example/prometheus-operator-crd \
             monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml
         ;;
-    *) fail "there is no tool $name: helm, kubeconform, prometheus, promtool, prometheus-adapter and prometheus-operator-crds can be asked for." ;;
+    keda-crds) definitions keda github.com/kedacore/keda/v2 config/crd/bases keda.sh_scaledobjects.yaml ;;
+    gateway-api-crds) definitions gateway-api sigs.k8s.io/gateway-api config/crd/standard gateway.networking.k8s.io_httproutes.yaml ;;
+    *) fail "there is no tool $name: helm, kubeconform, prometheus, promtool, prometheus-adapter, prometheus-operator-crds, keda-crds and gateway-api-crds can be asked for." ;;
     esac
 done
 [ $# -eq 0 ] || exit 0

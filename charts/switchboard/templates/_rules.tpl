@@ -29,6 +29,10 @@ it made as an option (autoscaler, Ingress), and leaves the rest to the garbage c
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
+# The number of pods, where the operator scales itself.
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch]

@@ -72,6 +72,11 @@ pub struct RealtimeEngine {
     /// Noise reduction on the caller's audio: `NearField` for handsets, `FarField` for speakerphones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_reduction: Option<NoiseReduction>,
+    /// Connections to the model that each pod keeps open ahead of calls, so that the first word does not wait for one;
+    /// 0 for none. Each is a session at the provider that costs nothing until it is used, but counts against its limits.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 64))]
+    pub warm_sessions_per_pod: u32,
 }
 
 fn default_realtime_url() -> String {

@@ -18,6 +18,9 @@ pub(super) struct Load {
     /// Whether it is on its way out.
     #[serde(default)]
     pub draining: bool,
+    /// Slots of the whole agent that are reserved for calls that still ring, as this pod last heard.
+    #[serde(default)]
+    pub reserved_slots: u32,
 }
 
 /// The steward's part of an agent's status; `None` where it says so already.
@@ -86,7 +89,12 @@ mod tests {
     }
 
     fn load(revision: &str, calls: u32) -> Option<Load> {
-        Some(Load { config_revision: revision.to_owned(), active_calls: calls, draining: false })
+        Some(Load {
+            config_revision: revision.to_owned(),
+            active_calls: calls,
+            draining: false,
+            reserved_slots: 0,
+        })
     }
 
     fn words(status: &VoiceAgentStatus) -> String {

@@ -53,7 +53,7 @@ mod tests {
     }
 
     fn load(calls: u32) -> Load {
-        Load { config_revision: "b".to_owned(), active_calls: calls, draining: false }
+        Load { config_revision: "b".to_owned(), active_calls: calls, draining: false, reserved_slots: 0 }
     }
 
     #[test]

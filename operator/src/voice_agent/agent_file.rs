@@ -228,6 +228,7 @@ fn realtime(engine: &RealtimeEngine) -> file::RealtimeEngine {
         turn_detection,
         transcription,
         noise_reduction,
+        warm_sessions_per_pod,
     } = engine;
     file::RealtimeEngine {
         url: url.clone(),
@@ -240,8 +241,7 @@ fn realtime(engine: &RealtimeEngine) -> file::RealtimeEngine {
             NoiseReduction::NearField => file::NoiseReduction::NearField,
             NoiseReduction::FarField => file::NoiseReduction::FarField,
         }),
-        // Not offered in the resource until pods keep warm sessions.
-        warm_sessions_per_pod: 0,
+        warm_sessions_per_pod: *warm_sessions_per_pod,
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -45,12 +44,9 @@ pub(super) async fn apply_children(
 }
 
 /// Applies an object unless it is as it was applied.
-async fn keep<K>(
-    context: &Context,
-    known: &Store<PartialObjectMeta<K>>,
-    object: &K,
-) -> Result<(), kube::Error>
+async fn keep<K, S>(context: &Context, known: &Store<S>, object: &K) -> Result<(), kube::Error>
 where
+    S: Resource<DynamicType = ()> + Clone + 'static,
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Serialize
         + DeserializeOwned
@@ -59,7 +55,7 @@ where
         + 'static,
 {
     let found = find(known, &object.namespace().unwrap_or_default(), &object.name_any());
-    if context.applied.holds(object, found.as_ref().map(|f| &f.metadata)) {
+    if context.applied.holds(object, found.as_ref().map(|f| f.meta())) {
         return Ok(());
     }
     let answer = apply(&context.client, object).await?;
@@ -95,7 +91,8 @@ async fn apply_deployment(
         Replicas::Fixed(wanted) if now != Some(wanted) => Some(wanted),
         // An autoscaler never scales up from zero.
         Replicas::Begin(first) if is_new || now == Some(0) => Some(first),
-        Replicas::Fixed(_) | Replicas::Begin(_) => None,
+        Replicas::BeginOnce(first) if is_new => Some(first),
+        Replicas::Fixed(_) | Replicas::Begin(_) | Replicas::BeginOnce(_) => None,
     };
     let Some(wanted) = wanted else { return Ok(applied) };
     apply_replicas(&context.client, &namespace, &name, wanted).await.map(Arc::new)
@@ -119,14 +116,15 @@ async fn apply_replicas(
 }
 
 /// Deletes the children of a kind that the agent has and does not want any more. "Already gone" is success.
-async fn delete_orphans<K>(
+async fn delete_orphans<K, S>(
     context: &Context,
-    known: &Store<PartialObjectMeta<K>>,
+    known: &Store<S>,
     namespace: &str,
     agent: &str,
     wanted: Option<&K>,
 ) -> Result<(), kube::Error>
 where
+    S: Resource<DynamicType = ()> + Clone + 'static,
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + DeserializeOwned
         + Clone
@@ -135,7 +133,7 @@ where
 {
     let wanted = wanted.map(|w| w.name_any());
     let orphans = known.state_filter(|found| {
-        found.metadata.deletion_timestamp.is_none()
+        found.meta().deletion_timestamp.is_none()
             && found.namespace().as_deref() == Some(namespace)
             && found.labels().get(AGENT_LABEL).is_some_and(|of| of == agent)
             && Some(found.name_any()) != wanted

@@ -50,8 +50,10 @@ pub struct Children {
 /// Who writes the Deployment's number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replicas {
-    /// The autoscaler; the operator only begins with a number where there is none.
+    /// An autoscaler, which never scales up from zero; the operator begins with a number where there is none, or zero.
     Begin(i32),
+    /// Somebody who may mean zero; the operator begins with a number where there is none.
+    BeginOnce(i32),
     /// The operator, always.
     Fixed(i32),
 }
@@ -62,6 +64,8 @@ pub fn build(agent: &ValidatedAgent) -> Children {
         Scale::Autoscaler(scaling) => {
             (Replicas::Begin(scaling.min_replicas), Some(hpa::build(agent, scaling)))
         }
+        Scale::Builtin(scaling) => (Replicas::Begin(scaling.min_replicas), None),
+        Scale::External(scaling) => (Replicas::BeginOnce(scaling.initial_replicas), None),
         Scale::Manual { replicas } => (Replicas::Fixed(*replicas), None),
     };
     Children {

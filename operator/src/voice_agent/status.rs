@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 
 use super::agent_file::Invalid;
+use crate::finding::Finding;
 use crate::references::{self, Missing};
 
 /// How far a reconciliation came.
@@ -37,6 +38,8 @@ pub struct Applied {
     pub revision: String,
     /// Whether new calls are turned away.
     pub is_suspended: bool,
+    /// Whether what scales the pods can see their load, where that can be asked.
+    pub autoscaling: Option<Finding>,
 }
 
 /// The part of a status that this writer owns.
@@ -53,6 +56,7 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
     let mut status = owned(agent.status.as_ref());
     let generation = agent.metadata.generation;
     status.observed_generation = generation;
+    let mut scaling = None;
     let (resolved, ready) = match progress {
         Progress::Missing(missing) => {
             let reason = missing.first().map_or(Reason::Pending, Missing::reason);
@@ -61,7 +65,8 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
         }
         Progress::Invalid(invalid) => (resolved(), (Status::False, Reason::InvalidSpec, invalid.to_string())),
         Progress::Applied(applied) => {
-            let Applied { deployment, url, numbers, revision, is_suspended } = applied.as_ref();
+            let Applied { deployment, url, numbers, revision, is_suspended, autoscaling } = applied.as_ref();
+            scaling = autoscaling.clone();
             let pods = deployment.status.clone().unwrap_or_default();
             status.replicas = Some(pods.replicas.unwrap_or_default());
             status.ready_replicas = Some(pods.ready_replicas.unwrap_or_default());
@@ -77,6 +82,12 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
     };
     set(ConditionType::Ready, ready);
     set(ConditionType::ReferencesResolved, resolved);
+    if let Some(Finding { status: holds, reason, message }) = scaling {
+        set(ConditionType::AutoscalingReady, (holds, reason, message));
+    } else if matches!(progress, Progress::Applied(_)) {
+        let nobodys = ConditionType::AutoscalingReady.to_string();
+        status.conditions.retain(|c| c.type_ != nobodys);
+    }
     status
 }
 
@@ -138,6 +149,7 @@ mod tests {
             numbers: vec!["+15551230001".to_owned()],
             revision: "9f2c41d0".to_owned(),
             is_suspended: false,
+            autoscaling: Some(Finding::yes(Reason::MetricRead)),
         }))
     }
 
@@ -150,7 +162,10 @@ mod tests {
         let pods =
             DeploymentStatus { replicas: Some(2), ready_replicas: Some(1), ..DeploymentStatus::default() };
         let status = compute(&testing::agent(), &applied(2, pods), Timestamp::UNIX_EPOCH);
-        assert_eq!(words(&status), ["Ready=True Serving", "ReferencesResolved=True Resolved"]);
+        assert_eq!(
+            words(&status),
+            ["Ready=True Serving", "ReferencesResolved=True Resolved", "AutoscalingReady=True MetricRead"]
+        );
         assert_eq!(status.conditions[0].message, "1 of 2 pods accept calls");
         assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(1)));
         assert_eq!(status.config_revision.as_deref(), Some("9f2c41d0"));
@@ -187,6 +202,16 @@ mod tests {
         assert_eq!(words(&status), ["Ready=False SecretNotFound", "ReferencesResolved=False SecretNotFound"]);
         assert!(status.conditions[1].message.contains("Secret openai with the key apiKey"));
         assert_eq!((status.replicas, status.active_calls), (Some(2), None));
+    }
+
+    #[test]
+    fn a_condition_about_scaling_goes_with_the_autoscaler() {
+        let mut agent = testing::agent();
+        let Progress::Applied(mut found) = applied(2, DeploymentStatus::default()) else { unreachable!() };
+        agent.status = Some(compute(&agent, &Progress::Applied(found.clone()), Timestamp::UNIX_EPOCH));
+        found.autoscaling = None;
+        let status = compute(&agent, &Progress::Applied(found), Timestamp::UNIX_EPOCH);
+        assert_eq!(words(&status), ["Ready=False Progressing", "ReferencesResolved=True Resolved"]);
     }
 
     #[test]

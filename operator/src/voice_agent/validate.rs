@@ -1,7 +1,10 @@
 //! Raw spec and what it refers to become a [`ValidatedAgent`]: the single input of the build steps.
 
 use call_session::agent_file::{AgentFile, NumberRoutes};
-use crds::{Autoscaler, ExposureType, IngressExposure, ScalingType, SecretKeyRef, VoiceAgent, VoiceGateway};
+use crds::{
+    Autoscaler, Builtin, ExposureType, External, IngressExposure, ScalingType, SecretKeyRef, VoiceAgent,
+    VoiceGateway,
+};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
@@ -53,6 +56,10 @@ pub struct ValidatedAgent {
 pub enum Scale {
     /// A HorizontalPodAutoscaler on live calls.
     Autoscaler(Autoscaler),
+    /// The operator's scaler.
+    Builtin(Builtin),
+    /// Somebody else.
+    External(External),
     /// The spec.
     Manual {
         /// This many.
@@ -116,6 +123,8 @@ fn scale(agent: &VoiceAgent) -> Result<Scale, Invalid> {
     let scaling = &agent.spec.scaling;
     match scaling.kind {
         ScalingType::Autoscaler => Ok(Scale::Autoscaler(scaling.autoscaler.clone().unwrap_or_default())),
+        ScalingType::Builtin => Ok(Scale::Builtin(scaling.builtin.clone().unwrap_or_default())),
+        ScalingType::External => Ok(Scale::External(scaling.external.clone().unwrap_or_default())),
         ScalingType::Manual => {
             let missing = Invalid::MissingMember { path: "scaling", kind: "Manual", member: "manual" };
             Ok(Scale::Manual { replicas: scaling.manual.as_ref().ok_or(missing)?.replicas })

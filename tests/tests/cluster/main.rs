@@ -4,11 +4,13 @@
 //! `pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial>` and a line in [`trials`] here.
 
 mod context;
+mod fixture;
 mod harness;
 mod interruptions;
 mod main_job;
 mod refusals;
 mod robustness;
+mod scaling;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -41,6 +43,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         refusals::trials(ctx),
         main_job::trials(ctx),
         interruptions::trials(ctx),
+        scaling::trials(ctx),
         robustness::trials(ctx),
     ]
     .into_iter()

@@ -16,7 +16,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
-use objects::{agent, gateway, number};
+use objects::{agent, builtin_agent, gateway, number};
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
@@ -125,6 +125,23 @@ fn cases() -> Vec<Case> {
             &[("/spec/scaling/maxCallsPerPod", json!(19)), ("/spec/scaling/autoscaler", NOTHING)],
             "maxCallsPerPod is below the autoscaler's default target",
         ),
+        refused(
+            builtin_agent,
+            &[("/spec/scaling/builtin/minReplicas", json!(11))],
+            "minReplicas must not be above maxReplicas",
+        ),
+        refused(
+            builtin_agent,
+            &[("/spec/scaling/builtin/targetCallsPerPod", json!(31))],
+            "builtin.targetCallsPerPod must not be above maxCallsPerPod",
+        ),
+        refused(
+            builtin_agent,
+            &[("/spec/scaling/maxCallsPerPod", json!(19)), ("/spec/scaling/builtin", NOTHING)],
+            "maxCallsPerPod is below the built-in scaler's default target",
+        ),
+        refused(agent, &[("/spec/scaling/builtin", json!({}))], "builtin is read with type Builtin only"),
+        refused(agent, &[("/spec/scaling/external", json!({}))], "external is read with type External only"),
         refused(
             number,
             &[("/spec/routes/1", json!({"agentRef": {"name": "sales"}}))],

@@ -1,6 +1,6 @@
 //! The HorizontalPodAutoscaler: a Pods metric of live calls. Up at once, down slowly.
 
-use crds::Autoscaler;
+use crds::{Autoscaler, ScaleDown};
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
     HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget,
@@ -12,10 +12,10 @@ use super::{child_name, metadata};
 use crate::voice_agent::validate::ValidatedAgent;
 
 /// The gauge every media pod exports.
-const METRIC: &str = "switchboard_active_calls";
+pub(crate) const METRIC: &str = "switchboard_active_calls";
 
 pub(super) fn build(agent: &ValidatedAgent, scaling: &Autoscaler) -> HorizontalPodAutoscaler {
-    let Autoscaler { min_replicas, max_replicas, target_calls_per_pod } = scaling;
+    let Autoscaler { min_replicas, max_replicas, target_calls_per_pod, scale_down } = scaling;
     HorizontalPodAutoscaler {
         metadata: metadata(agent),
         spec: Some(HorizontalPodAutoscalerSpec {
@@ -38,15 +38,19 @@ pub(super) fn build(agent: &ValidatedAgent, scaling: &Autoscaler) -> HorizontalP
                 }),
                 ..MetricSpec::default()
             }]),
-            behavior: Some(behavior()),
+            behavior: Some(behavior(scale_down)),
         }),
         ..HorizontalPodAutoscaler::default()
     }
 }
 
 /// Callers do not wait, so up is at once and without the usual tolerance of 10 % (where the API has it): doubling, or
-/// four pods, every 15 s. Down is one pod a minute after five quiet minutes: each goes through a drain.
-fn behavior() -> HorizontalPodAutoscalerBehavior {
+/// four pods, every 15 s. Down is as slow as the agent says: each pod that goes drains.
+fn behavior(down: &ScaleDown) -> HorizontalPodAutoscalerBehavior {
+    let ScaleDown { stabilization_seconds, pods_per_minute } = *down;
+    // The schema's limits are far below what does not fit.
+    let seconds = i32::try_from(stabilization_seconds).unwrap_or(i32::MAX);
+    let pods = i32::try_from(pods_per_minute).unwrap_or(i32::MAX);
     HorizontalPodAutoscalerBehavior {
         scale_up: Some(HPAScalingRules {
             stabilization_window_seconds: Some(0),
@@ -55,10 +59,10 @@ fn behavior() -> HorizontalPodAutoscalerBehavior {
             policies: Some(vec![policy("Percent", 100, 15), policy("Pods", 4, 15)]),
         }),
         scale_down: Some(HPAScalingRules {
-            stabilization_window_seconds: Some(300),
+            stabilization_window_seconds: Some(seconds),
             tolerance: None,
             select_policy: Some("Max".to_owned()),
-            policies: Some(vec![policy("Pods", 1, 60)]),
+            policies: Some(vec![policy("Pods", pods, 60)]),
         }),
     }
 }

@@ -8,7 +8,7 @@ const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
 /// Every field of every kind is in one of these at least.
 pub(super) fn all() -> Vec<Value> {
-    vec![gateway(), agent(), manual_agent(), number(), number_by_sid()]
+    vec![gateway(), agent(), manual_agent(), builtin_agent(), external_agent(), number(), number_by_sid()]
 }
 
 pub(super) fn gateway() -> Value {
@@ -48,6 +48,7 @@ pub(super) fn agent() -> Value {
                     "model": "gpt-realtime-2.1",
                     "voice": "marin",
                     "apiKeySecretRef": secret("openai"),
+                    "warmSessionsPerPod": 2,
                     "noiseReduction": "NearField",
                     "transcription": {"model": "gpt-transcribe"},
                     "turnDetection": {"type": "ServerVAD", "serverVAD": {
@@ -65,6 +66,7 @@ pub(super) fn agent() -> Value {
             "recovery": {"type": "WithContext", "attempts": 2},
             "scaling": {"type": "Autoscaler", "maxCallsPerPod": 30, "autoscaler": {
                 "minReplicas": 2, "maxReplicas": 10, "targetCallsPerPod": 20,
+                "scaleDown": {"stabilizationSeconds": 300, "podsPerMinute": 1},
             }},
             "drain": {"windowSeconds": 270},
             "suspend": false,
@@ -82,6 +84,22 @@ fn manual_agent() -> Value {
     agent["spec"]["scaling"] = json!({"type": "Manual", "manual": {"replicas": 3}, "maxCallsPerPod": 30});
     agent["spec"]["engines"][0]["realtime"]["turnDetection"] =
         json!({"type": "SemanticVAD", "semanticVAD": {"eagerness": "High"}});
+    agent
+}
+
+pub(super) fn builtin_agent() -> Value {
+    let mut agent = agent();
+    agent["spec"]["scaling"] = json!({"type": "Builtin", "maxCallsPerPod": 30, "builtin": {
+        "minReplicas": 2, "maxReplicas": 10, "targetCallsPerPod": 20,
+        "scaleDown": {"stabilizationSeconds": 300, "podsPerMinute": 1},
+    }});
+    agent
+}
+
+fn external_agent() -> Value {
+    let mut agent = agent();
+    agent["spec"]["scaling"] =
+        json!({"type": "External", "maxCallsPerPod": 30, "external": {"initialReplicas": 2}});
     agent
 }
 
@@ -173,6 +191,7 @@ pub(super) fn smallest() -> [(Value, Value); 3] {
                 "voice": "marin",
                 "apiKeySecretRef": secret("openai"),
                 "turnDetection": {"type": "ServerVAD"},
+                "warmSessionsPerPod": 0,
             }},
             {"name": "spare", "type": "Simulated", "simulated": {"replies": []}},
         ],
