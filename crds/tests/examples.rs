@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
 use kube::core::cel::Validator;
@@ -16,10 +16,8 @@ use serde_json::{Value, json};
 
 #[test]
 fn every_sample_parses_and_passes_its_rules() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/samples");
     let mut checked = 0;
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+    for path in samples(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/samples")) {
         let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&path).unwrap()).unwrap();
         for document in documents {
             let kind = document["kind"].as_str().unwrap().to_owned();
@@ -33,6 +31,20 @@ fn every_sample_parses_and_passes_its_rules() {
         }
     }
     assert!(checked >= 3, "no samples found");
+}
+
+/// Every YAML file below a directory.
+fn samples(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(samples(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 #[test]

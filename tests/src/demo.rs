@@ -31,8 +31,7 @@ pub async fn run(sandbox: &Sandbox) -> Result<()> {
     let cluster = Cluster::up(sandbox, ClusterOptions::default()).await?;
     stage.say("Installing Switchboard");
     let scenario = repository().join("tests/simulator/scenarios/demo.yaml");
-    let routed = format!("{NAMESPACE}/{AGENT}");
-    let installed = Installation::install(&cluster, &scenario, &[&routed], |step| stage.detail(step)).await?;
+    let installed = Installation::install(&cluster, &scenario, |step| stage.detail(step)).await?;
     let simulator = installed.simulator();
     let found = &installed.former_number()["voice_url"];
 

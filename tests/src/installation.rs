@@ -1,5 +1,6 @@
 //! Switchboard installed on a cluster as its users install it: images, `kubectl apply -k manifests/` (or the chart, by
-//! whoever asks for the surroundings alone), and beside the cluster a Redis and the simulated outside world.
+//! whoever asks for the surroundings alone), and beside the cluster a Redis, a public edge and the
+//! simulated outside world.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{Cluster, Guard, OciImage, Simulator, wait_for};
+use crate::{Cluster, Edge, Guard, OciImage, Simulator, wait_for};
 
 /// Images as the manifests name them, and the binaries they hold.
 const IMAGES: [(&str, &str); 2] = [
@@ -24,24 +25,20 @@ const REDIS_PORT: u16 = 6379;
 #[derive(Debug)]
 pub struct Installation {
     simulator: Simulator,
+    edge: Edge,
     redis: Guard,
     scenario: PathBuf,
     former_number: Value,
 }
 
 impl Installation {
-    /// Installs it and waits until the operator runs. Agents in `routed` (`namespace/name`) are reachable from the
-    /// simulated internet below `https://voice.example.com`.
+    /// Installs it and waits until the operator runs. Agents are reachable from the simulated internet below
+    /// `https://voice.example.com`, through the edge.
     ///
     /// # Errors
     /// When a step fails or takes too long; the message has the log concerned.
-    pub async fn install(
-        cluster: &Cluster,
-        scenario: &Path,
-        routed: &[&str],
-        report: impl Fn(&str),
-    ) -> Result<Self> {
-        let installation = Self::surroundings(cluster, scenario, routed, &report).await?;
+    pub async fn install(cluster: &Cluster, scenario: &Path, report: impl Fn(&str)) -> Result<Self> {
+        let installation = Self::surroundings(cluster, scenario, &report).await?;
         report("kubectl apply -k manifests/");
         apply_manifests(cluster).await?;
         report("waiting for the operator");
@@ -54,34 +51,35 @@ impl Installation {
         Ok(installation)
     }
 
-    /// Everything an installation needs besides itself: images on the node, Redis, and the simulated outside world.
+    /// Everything an installation needs besides itself: images on the node, Redis, the public edge, and the simulated outside world.
     ///
     /// # Errors
     /// When a step fails or takes too long; the message has the log concerned.
-    pub async fn surroundings(
-        cluster: &Cluster,
-        scenario: &Path,
-        routed: &[&str],
-        report: impl Fn(&str),
-    ) -> Result<Self> {
+    pub async fn surroundings(cluster: &Cluster, scenario: &Path, report: impl Fn(&str)) -> Result<Self> {
         report("giving the node the images");
         for (reference, name) in IMAGES {
             let image = OciImage::of_binary(reference, &binary(name)?)?;
             cluster.import_image(&image).await?;
         }
-        report("starting Redis and the simulated phone network and model");
+        report("starting Redis, the public edge, and the simulated phone network and model");
         let redis = start_redis(cluster).await?;
-        let edges: Vec<String> = routed.iter().map(|agent| edge(agent)).collect::<Result<_>>()?;
-        let simulator = Simulator::start(cluster, scenario, &edges).await?;
+        let edge = Edge::start(cluster).await?;
+        let simulator = Simulator::start(cluster, scenario, &edge).await?;
         let former_number =
             simulator.numbers().await?.into_iter().next().context("the scenario has no number")?;
-        Ok(Self { simulator, redis, scenario: scenario.to_owned(), former_number })
+        Ok(Self { simulator, edge, redis, scenario: scenario.to_owned(), former_number })
     }
 
     /// The simulated outside world.
     #[must_use]
     pub const fn simulator(&self) -> &Simulator {
         &self.simulator
+    }
+
+    /// The nginx between the simulated internet and the agents' Services.
+    #[must_use]
+    pub const fn edge(&self) -> &Edge {
+        &self.edge
     }
 
     /// The scenario's first number as it was before anything was applied.
@@ -203,14 +201,6 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 #[must_use]
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
-}
-
-fn edge(agent: &str) -> Result<String> {
-    let (namespace, name) = agent.split_once('/').context("an agent is written namespace/name")?;
-    ensure!(!namespace.is_empty() && !name.is_empty(), "an agent is written namespace/name");
-    // What an Ingress controller does: TLS ends here, and the path picks the agent's Service.
-    let service = format!("http://{name}-media.{namespace}.svc.cluster.local:8080");
-    Ok(format!("https://voice.example.com/{namespace}/{name}={service}"))
 }
 
 async fn start_redis(cluster: &Cluster) -> Result<Guard> {

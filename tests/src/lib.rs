@@ -19,6 +19,7 @@ pub mod audit;
 pub mod chart;
 mod cluster;
 pub mod demo;
+pub mod edge;
 mod image;
 pub mod installation;
 mod process;
@@ -28,6 +29,7 @@ mod tools;
 mod wait;
 
 pub use cluster::{Cluster, ClusterOptions};
+pub use edge::Edge;
 pub use image::OciImage;
 pub use installation::{Installation, binary};
 pub use process::Guard;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::{Cluster, Guard, binary, wait_for};
+use crate::edge::PUBLIC_HOST;
+use crate::{Cluster, Edge, Guard, binary, wait_for};
 
 /// Port of the simulated Twilio (REST and control).
 const CARRIER_PORT: u16 = 4010;
@@ -26,11 +27,11 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts it with a scenario. `edges` are `https://public/prefix=http://upstream` mappings.
+    /// Starts it with a scenario; the edge is all it knows of the internet.
     ///
     /// # Errors
     /// When it does not answer in time; the message has the end of its log.
-    pub async fn start(cluster: &Cluster, scenario: &Path, edges: &[String]) -> Result<Self> {
+    pub async fn start(cluster: &Cluster, scenario: &Path, edge: &Edge) -> Result<Self> {
         let node = cluster.node_address();
         let mut command = Command::new(binary("switchboard-sim")?);
         command
@@ -39,7 +40,9 @@ impl Simulator {
             .arg(scenario)
             .args(["--twilio-addr", &format!("{node}:{CARRIER_PORT}")])
             .args(["--model-addr", &format!("{node}:{MODEL_PORT}")])
-            .args(edges.iter().flat_map(|edge| ["--edge", edge]));
+            .args(["--edge", &format!("https://{PUBLIC_HOST}=https://{}", edge.address())])
+            .arg("--edge-ca")
+            .arg(edge.authority());
         let process = cluster.spawn("simulator", &mut command)?;
         let simulator = Self {
             http: Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?,

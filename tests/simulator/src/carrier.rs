@@ -45,12 +45,14 @@ pub mod record;
 mod rest;
 pub mod signature;
 mod stream;
+pub(crate) mod trust;
 pub mod twiml;
 mod webhook;
 
 pub use self::dial::{Answers, Callee};
 pub use self::number::Number;
 pub use self::record::Record;
+pub use self::trust::{InvalidAuthority, Trust};
 
 /// Calls kept; the oldest finished ones are forgotten first.
 const KEPT_CALLS: usize = 2000;
@@ -92,6 +94,8 @@ pub struct Settings {
     pub callees: Vec<Callee>,
     /// The way from public URLs to the product.
     pub edges: Vec<edge::Edge>,
+    /// Whose certificates are believed, where the edge has TLS.
+    pub trust: Trust,
     /// Over which form of its URL a stream's upgrade is signed.
     pub stream_url_form: signature::StreamUrlForm,
     /// Whether `<Connect action>` is requested after the caller hung up.
@@ -108,6 +112,7 @@ impl Settings {
             numbers: Vec::new(),
             callees: Vec::new(),
             edges: Vec::new(),
+            trust: Trust::default(),
             stream_url_form: signature::StreamUrlForm::AsIs,
             action_after_hang_up: false,
             switches: Switchboard::default(),
@@ -154,6 +159,7 @@ impl Carrier {
     pub fn new(settings: Settings, registry: Registry, violations: Violations) -> Result<Self, SetupError> {
         let webhooks = Webhooks::new(
             settings.edges.clone(),
+            settings.trust.clone(),
             settings.account.auth_token.clone(),
             settings.switches.clone(),
         )?;

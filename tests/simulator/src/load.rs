@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::board::Board;
 use self::phone::{Callers, Speech};
-use crate::carrier::Account;
 use crate::carrier::edge::Edge;
+use crate::carrier::{Account, Trust};
 use crate::model::{self as strict, Behaviour, ModelConfig, ModelScript};
 use crate::violations::Violations;
 use crate::voice::{Registry, Speaker, Voice, VoiceError};
@@ -118,7 +118,8 @@ pub async fn run(plan: LoadPlan, model: TcpListener) -> Result<LoadReport, LoadE
     let violations = Violations::default();
     // Fails only when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15)).build()?;
+    let trust = Trust::default();
+    let http = trust.http(&plan.edges).timeout(Duration::from_secs(15)).build()?;
     let mut models = JoinSet::new();
     let (speech, strict) = match plan.model {
         ModelKind::Lean => {
@@ -147,6 +148,7 @@ pub async fn run(plan: LoadPlan, model: TcpListener) -> Result<LoadReport, LoadE
         board: board.clone(),
         violations: violations.clone(),
         http,
+        trust,
         speech,
         run: run_number(),
     });

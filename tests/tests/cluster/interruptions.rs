@@ -39,12 +39,16 @@ async fn suspended(ctx: Arc<Ctx>) -> Result<()> {
     Ok(())
 }
 
-/// Sets `suspend`, and waits until every pod has heard of it.
 async fn suspend(ctx: &Ctx, is_suspended: bool) -> Result<()> {
+    reconfigure(ctx, &json!({"suspend": is_suspended})).await
+}
+
+/// Changes the agent's spec by a merge patch, and waits until every pod has heard of it.
+pub(crate) async fn reconfigure(ctx: &Ctx, spec: &Value) -> Result<()> {
     let cluster = ctx.cluster()?;
     let before =
         resource(cluster, NAMESPACE, "voiceagent", "sales").await?["status"]["configRevision"].clone();
-    let patch = json!({"spec": {"suspend": is_suspended}}).to_string();
+    let patch = json!({"spec": spec}).to_string();
     cluster.kubectl(&["patch", "voiceagent", "sales", "-n", NAMESPACE, "--type=merge", "-p", &patch]).await?;
     wait_for("all pods to load the new configuration", PATIENCE, async || {
         let agent = resource(cluster, NAMESPACE, "voiceagent", "sales").await?;
@@ -114,7 +118,7 @@ async fn rolled(ctx: Arc<Ctx>) -> Result<()> {
 }
 
 /// A caller who asks twice, with patience in between; returns when the agent answers the first question.
-async fn call_in_mid_sentence(ctx: &Ctx) -> Result<String> {
+pub(crate) async fn call_in_mid_sentence(ctx: &Ctx) -> Result<String> {
     let simulator = ctx.installation()?.simulator();
     let caller = json!([
         {"waitForAgent": {"seconds": 20}},
@@ -138,7 +142,7 @@ async fn call_in_mid_sentence(ctx: &Ctx) -> Result<String> {
 }
 
 /// The caller got through all their steps, heard the agent on every stream, and no rule was broken.
-async fn survived(ctx: &Ctx, call: &Value) -> Result<()> {
+pub(crate) async fn survived(ctx: &Ctx, call: &Value) -> Result<()> {
     let simulator = ctx.installation()?.simulator();
     assert_eq!(simulator.violations().await?, Vec::<Value>::new(), "{call:#}");
     assert_eq!(call["failedStep"], Value::Null, "{call:#}");
@@ -150,6 +154,6 @@ async fn survived(ctx: &Ctx, call: &Value) -> Result<()> {
     Ok(())
 }
 
-fn events<'a>(call: &'a Value, name: &str) -> Vec<&'a Value> {
+pub(crate) fn events<'a>(call: &'a Value, name: &str) -> Vec<&'a Value> {
     call["timeline"].as_array().into_iter().flatten().filter(|event| event["event"] == name).collect()
 }

@@ -4,6 +4,7 @@
 //! `pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial>` and a line in [`trials`] here.
 
 mod context;
+mod edge;
 mod fixture;
 mod harness;
 mod interruptions;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         let cluster = sandbox.block_on(Cluster::up(&sandbox, ClusterOptions::default()))?;
         let scenario = repository().join("tests/simulator/scenarios/demo.yaml");
         let report = |step: &str| eprintln!("installation: {step}");
-        let installation = Installation::install(&cluster, &scenario, &["moving/sales"], report);
+        let installation = Installation::install(&cluster, &scenario, report);
         let installation = sandbox.block_on(installation)?;
         let ctx = Arc::new(Ctx::of(cluster, installation, sandbox.runtime().handle().clone()));
         Ok(libtest_mimic::run(&arguments, trials(&ctx)).exit_code())
@@ -42,6 +43,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         harness::trials(ctx),
         refusals::trials(ctx),
         main_job::trials(ctx),
+        edge::trials(ctx),
         interruptions::trials(ctx),
         scaling::trials(ctx),
         robustness::trials(ctx),

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         let cluster = sandbox.block_on(Cluster::up(&sandbox, options))?;
         let scenario = repository().join("tests/simulator/scenarios/demo.yaml");
         let report = |step: &str| eprintln!("installation: {step}");
-        let installation = Installation::install(&cluster, &scenario, &["moving/sales"], report);
+        let installation = Installation::install(&cluster, &scenario, report);
         let installation = sandbox.block_on(installation)?;
         let stage = Stage::of(cluster, installation, sandbox.runtime().handle().clone());
         Ok(libtest_mimic::run(&arguments, outages::trials(&Arc::new(stage))).exit_code())

@@ -29,6 +29,7 @@ use super::message::{self, Message};
 use super::playout::Playout;
 use super::record::Event;
 use super::signature::sign;
+use super::trust::Transport;
 use super::twiml::Stream;
 use super::webhook::path_of;
 use crate::faults::PhoneFaults;
@@ -44,7 +45,7 @@ const SEND_BUFFER: usize = 8 * 1024;
 /// How long the closing handshake may take before the socket is dropped.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Box<dyn Transport>>;
 
 /// How a stream ended, other than by an interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,15 +90,11 @@ async fn connect(call: &Call, stream: &Stream) -> Result<Socket, Refused> {
         |why: String| Refused::new(Rule::StreamConnect, format!("{}: {why}", path_of(&stream.url)));
     let target = resolve(call.carrier.webhooks().edges(), &stream.url)
         .ok_or_else(|| unreachable("no edge maps it".to_owned()))?;
-    let tcp = timeout(CONNECT_LIMIT, TcpStream::connect(&target.upstream))
+    let transport = timeout(CONNECT_LIMIT, call.carrier.webhooks().trust().connect(&target, prepare))
         .await
         .map_err(|_| unreachable("no connection in time".to_owned()))?
         .map_err(|error| unreachable(error.to_string()))?;
-    // Without it 20 ms frames would wait for each other's acknowledgements.
-    tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-    // A large buffer of the kernel's would hide for a minute that nobody reads; without this it is noticed later.
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&tcp, SEND_BUFFER);
-    // TLS ends at the edge, so the socket is plain while `Host` and the signature are those of the public URL.
+    // TLS is done with or not asked for, while `Host` and the signature are those of the public URL.
     let plain = format!("ws://{}{}", target.host, target.path);
     let malformed = |why: String| Refused::new(Rule::StreamUrl, why);
     let mut request = plain.into_client_request().map_err(|error| malformed(error.to_string()))?;
@@ -109,7 +106,7 @@ async fn connect(call: &Call, stream: &Stream) -> Result<Socket, Refused> {
     request.headers_mut().insert("x-twilio-signature", value);
     let refused =
         |why: String| Refused::new(Rule::StreamHandshake, format!("{}: {why}", path_of(&stream.url)));
-    let (socket, _) = timeout(CONNECT_LIMIT, tokio_tungstenite::client_async(request, tcp))
+    let (socket, _) = timeout(CONNECT_LIMIT, tokio_tungstenite::client_async(request, transport))
         .await
         .map_err(|_| refused("no upgrade in time".to_owned()))?
         .map_err(|error| match error {
@@ -117,6 +114,14 @@ async fn connect(call: &Call, stream: &Stream) -> Result<Socket, Refused> {
             other => refused(other.to_string()),
         })?;
     Ok(socket)
+}
+
+fn prepare(socket: &TcpStream) -> std::io::Result<()> {
+    // Without it 20 ms frames would wait for each other's acknowledgements.
+    socket.set_nodelay(true)?;
+    // A large buffer of the kernel's would hide for a minute that nobody reads; without this it is noticed later.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
+    Ok(())
 }
 
 struct Session<'a> {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::edge::{Edge, resolve};
 use super::signature::{sign, without_fragment};
+use super::trust::Trust;
 use super::twiml::Callback;
 use crate::faults::Switchboard;
 use crate::violations::{Refused, Rule};
@@ -27,6 +28,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(15);
 pub(super) struct Webhooks {
     http: reqwest::Client,
     edges: Vec<Edge>,
+    trust: Trust,
     auth_token: String,
     switches: Switchboard,
 }
@@ -47,19 +49,23 @@ pub(super) type Form = Vec<(String, String)>;
 impl Webhooks {
     pub(super) fn new(
         edges: Vec<Edge>,
+        trust: Trust,
         auth_token: String,
         switches: Switchboard,
     ) -> Result<Self, reqwest::Error> {
         let redirect = reqwest::redirect::Policy::none();
-        // Fails only when one is installed already, which is as good.
+        // For clients beside this one; fails only when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http =
-            reqwest::Client::builder().redirect(redirect).user_agent("TwilioProxy/1.1").no_proxy().build()?;
-        Ok(Self { http, edges, auth_token, switches })
+        let http = trust.http(&edges).redirect(redirect).user_agent("TwilioProxy/1.1").build()?;
+        Ok(Self { http, edges, trust, auth_token, switches })
     }
 
     pub(super) fn edges(&self) -> &[Edge] {
         &self.edges
+    }
+
+    pub(super) const fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// *Flow:* attempt, follow redirects, retry as the URL's fragment says. *Errors:* the rule that the last attempt broke.
@@ -130,7 +136,7 @@ impl Webhooks {
         let unreachable =
             |why: String| Refused::new(Rule::WebhookUnreachable, format!("{}: {why}", path_of(url)));
         let target = resolve(&self.edges, url).ok_or_else(|| unreachable("no edge maps it".to_owned()))?;
-        let address = format!("http://{}{}", target.upstream, target.path);
+        let address = target.http_url();
         let signed: &[(String, String)] = if is_get { &[] } else { form };
         let request = if is_get { self.http.get(address) } else { self.http.post(address).form(form) };
         request

@@ -69,7 +69,7 @@ pub(crate) async fn run(local: Local) -> anyhow::Result<Outcome> {
     let mut pod = Pod::start(&media, &agent, &local.media_log).await?;
     let edge: Edge = format!("{}=http://{}", agent.public_url, pod.public_address).parse()?;
     point_numbers_at(&mut scenario, &agent);
-    let services = Services::start(&scenario, vec![edge], twilio, model)?;
+    let services = Services::start(&scenario, scenario.carrier(vec![edge])?, twilio, model)?;
     let calls = pod.calls();
     let result = tokio::select! {
         biased;

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Args;
-use simulator::carrier::Carrier;
 use simulator::carrier::edge::Edge;
+use simulator::carrier::{Carrier, Settings, Trust};
 use simulator::model::{self, Model, ModelConfig};
 use simulator::scenario::{Scenario, ScenarioNumber};
 use simulator::violations::Violations;
@@ -30,9 +30,13 @@ pub(crate) struct Serve {
     /// Address of the model.
     #[arg(long, default_value = "127.0.0.1:4011")]
     model_addr: String,
-    /// Where TLS ends: `https://public.host[/prefix]=http://upstream:port`; repeatable, the longest match counts.
+    /// Where a public URL is sent: `https://public.host[/prefix]=http://upstream:port` where TLS has ended before, or
+    /// `https://public.host=https://address:port` where it ends; repeatable, the longest match counts.
     #[arg(long)]
     edge: Vec<Edge>,
+    /// PEM file of an authority that is believed besides the public ones, for edges with TLS.
+    #[arg(long)]
+    edge_ca: Option<PathBuf>,
     /// One more number of the account: E.164,PN sid[,voice URL]; repeatable.
     #[arg(long, value_parser = parse_number)]
     number: Vec<ScenarioNumber>,
@@ -49,13 +53,13 @@ impl Services {
     /// Starts both on listeners that are bound already.
     pub(super) fn start(
         scenario: &Scenario,
-        edges: Vec<Edge>,
+        settings: Settings,
         twilio: TcpListener,
         model: TcpListener,
     ) -> anyhow::Result<Self> {
         let violations = Violations::default();
         let registry = Registry::default();
-        let carrier = Carrier::new(scenario.carrier(edges)?, registry.clone(), violations.clone())?;
+        let carrier = Carrier::new(settings, registry.clone(), violations.clone())?;
         let config = ModelConfig { switches: carrier.switches().clone(), ..scenario.model() };
         let model = model::serve(model, config, registry, violations.clone());
         let router = carrier.router().merge(sessions(model.clone()));
@@ -76,7 +80,12 @@ pub(crate) async fn run(serve: Serve) -> anyhow::Result<Outcome> {
     let twilio = bind(&serve.twilio_addr).await?;
     let model = bind(&serve.model_addr).await?;
     let (carrier_address, model_address) = (twilio.local_addr()?, model.local_addr()?);
-    let services = Services::start(&scenario, serve.edge, twilio, model)?;
+    let mut settings = scenario.carrier(serve.edge)?;
+    if let Some(path) = &serve.edge_ca {
+        let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        settings.trust = Trust::with_authority(&pem).with_context(|| path.display().to_string())?;
+    }
+    let services = Services::start(&scenario, settings, twilio, model)?;
     println!("ready twilio=http://{carrier_address} model=ws://{model_address}/v1/realtime");
     shutdown::requested().await?;
     services.model.stop();

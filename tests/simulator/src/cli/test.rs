@@ -150,7 +150,7 @@ impl Bench<'_> {
         let mut pod = Pod::start(&self.media, &agent, self.media_log).await?;
         let edge: Edge = format!("{}=http://{}", agent.public_url, pod.public_address).parse()?;
         local::point_numbers_at(&mut scenario, &agent);
-        let services = Services::start(&scenario, vec![edge], twilio, model)?;
+        let services = Services::start(&scenario, scenario.carrier(vec![edge])?, twilio, model)?;
         let calls = pod.calls();
         let targets = transfer_targets(&agent.file);
         let from = case.from.as_deref().unwrap_or(&self.suite.from);

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -28,6 +27,7 @@ use crate::carrier::edge::resolve;
 use crate::carrier::message::{self, Message};
 use crate::carrier::playout::{FRAME_BYTES, Playout, SILENCE};
 use crate::carrier::signature::sign;
+use crate::carrier::trust::{Transport, Trust};
 use crate::carrier::twiml::{self, Stream, Verb};
 use crate::violations::{Rule, Violations};
 
@@ -62,12 +62,13 @@ pub(super) struct Callers {
     pub(super) board: Arc<Board>,
     pub(super) violations: Violations,
     pub(super) http: reqwest::Client,
+    pub(super) trust: Trust,
     pub(super) speech: Speech,
     /// Part of every sid, so that two runs differ.
     pub(super) run: u32,
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Box<dyn Transport>>;
 
 /// Why a call is over.
 enum Over {
@@ -149,7 +150,7 @@ impl Callers {
         let target = resolve(&self.plan.edges, url)?;
         let request = self
             .http
-            .post(format!("http://{}{}", target.upstream, target.path))
+            .post(target.http_url())
             .header("Host", target.host)
             .header("X-Twilio-Signature", sign(&self.plan.account.auth_token, url, form))
             .form(form);
@@ -173,11 +174,10 @@ impl Callers {
         let mut request = format!("ws://{}{}", target.host, target.path).into_client_request().ok()?;
         let signature = sign(&self.plan.account.auth_token, &stream.url, &[]);
         request.headers_mut().insert("x-twilio-signature", HeaderValue::from_str(&signature).ok()?);
-        let tcp = TcpStream::connect(&target.upstream).await.ok()?;
-        tcp.set_nodelay(true).ok()?;
+        let transport = self.trust.connect(&target, |socket| socket.set_nodelay(true)).await.ok()?;
         let config =
             WebSocketConfig::default().read_buffer_size(SMALL_BUFFER).write_buffer_size(SMALL_BUFFER);
-        let opened = timeout(PATIENCE, client_async_with_config(request, tcp, Some(config))).await;
+        let opened = timeout(PATIENCE, client_async_with_config(request, transport, Some(config))).await;
         Some(opened.ok()?.ok()?.0)
     }
 }
