@@ -100,9 +100,9 @@ pub enum Reason {
     NumberTaken,
     /// Another Switchboard uses the number.
     ClaimedByOther,
-    /// An agent of a route does not exist.
+    /// An agent of a route, or of an overflow, does not exist.
     AgentNotFound,
-    /// An agent of a route is on another gateway.
+    /// An agent of a route, or of an overflow, is on another gateway.
     AgentOnOtherGateway,
     /// The webhooks at the carrier are ours.
     WebhooksInSync,

@@ -16,6 +16,7 @@ use crate::{GatewayRef, SecretKeyRef};
 pub use engine::*;
 pub use persona::*;
 pub use policy::*;
+use policy::{overflows_to_a_known_target, overflows_to_another_agent};
 pub use scaling::*;
 
 /// Who answers: persona, speech engines, limits and scale of one AI voice agent. The operator turns it into media pods
@@ -49,7 +50,9 @@ pub use scaling::*;
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = "1"),
     printcolumn(name = "Config", type_ = "string", json_path = ".status.configRevision", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = short_name()
+    validation = short_name(),
+    validation = overflows_to_another_agent(),
+    validation = overflows_to_a_known_target()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VoiceAgentSpec {

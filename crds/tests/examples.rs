@@ -70,6 +70,19 @@ fn a_rule_says_what_to_change() {
         (agent(), "/spec/engines/0", realtime_engine("https://a.example"), "url must begin with wss://"),
         (agent(), "/spec/engines/0", realtime_engine("wss://a.example?model=b"), "url must not hold '?'"),
         (agent(), "/spec/scaling", json!({"type": "Manual"}), "type Manual needs its settings"),
+        (agent(), "/spec/overflow", json!({"type": "Agent"}), "type Agent needs its settings"),
+        (
+            agent(),
+            "/spec/overflow",
+            json!({"type": "Agent", "agent": {"agentRef": {"name": "sales"}}}),
+            "agentRef names this agent itself",
+        ),
+        (
+            agent(),
+            "/spec/overflow",
+            json!({"type": "Forward", "forward": {"transferTarget": "attic"}}),
+            "transferTarget names no entry of transferTargets",
+        ),
         (
             agent(),
             "/spec/scaling",

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use call_session::agent_file::{AgentFile, Limits, Overflow};
+use call_session::agent_file::{AgentFile, Limits, Overflow, OverflowMessage};
 use call_session::plan::Phrases;
 use call_session::{Ms, Redacted};
 
@@ -148,8 +148,13 @@ pub fn sentence_for(refusal: CallRefusal, agent: &AgentFile) -> Sentence {
         | CallRefusal::Concurrency
         | CallRefusal::CallerRate
         | CallRefusal::DailyMinutes => {
-            let Overflow::Message { message } = &agent.overflow;
-            Sentence::of(agent, message.text.clone())
+            match &agent.overflow {
+                Overflow::Message { message } => Sentence::of(agent, message.text.clone()),
+                // Nobody wrote one: what callers hear of an agent that says nothing about overflow.
+                Overflow::Agent { .. } | Overflow::Forward { .. } => {
+                    Sentence::ours(OverflowMessage::default().text)
+                }
+            }
         }
     }
 }

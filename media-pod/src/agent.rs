@@ -284,11 +284,17 @@ fn limits(agent: &AgentFile) -> Result<(), FileError> {
             path_segment(&format!("numbers[{index}].routes"), &route.agent)?;
         }
     }
-    let Overflow::Message { message } = &agent.overflow;
-    if message.text.trim().is_empty() {
-        return Err(wrong("overflow.message.text", "must say something"));
+    match &agent.overflow {
+        Overflow::Message { message } if message.text.trim().is_empty() => {
+            Err(wrong("overflow.message.text", "must say something"))
+        }
+        Overflow::Message { .. } => Ok(()),
+        Overflow::Agent { agent: other } => path_segment("overflow.agent.name", &other.name),
+        Overflow::Forward { forward } if targets.contains(&forward.transfer_target) => Ok(()),
+        Overflow::Forward { .. } => {
+            Err(wrong("overflow.forward.transferTarget", "must be the name of one of transferTargets"))
+        }
     }
-    Ok(())
 }
 
 /// Names become parts of URLs, store keys and labels: DNS label characters only.

@@ -42,6 +42,15 @@ fn what_is_wrong_is_named() {
         (format!("{MINIMAL}- {{name: main, type: Simulated, simulated: {{}}}}\n"), "engines[1].name: "),
         (format!("{MINIMAL}limits: {{maxCallSeconds: 0}}\n"), "limits.maxCallSeconds: "),
         (format!("{MINIMAL}maxCallsPerPod: 0\n"), "maxCallsPerPod: "),
+        (
+            format!("{MINIMAL}overflow: {{type: Message, message: {{text: ' '}}}}\n"),
+            "overflow.message.text: ",
+        ),
+        (format!("{MINIMAL}overflow: {{type: Agent, agent: {{name: ../night}}}}\n"), "overflow.agent.name: "),
+        (
+            format!("{MINIMAL}overflow: {{type: Forward, forward: {{transferTarget: attic}}}}\n"),
+            "overflow.forward.transferTarget: ",
+        ),
     ];
     for (text, field) in cases {
         let error = parse::<AgentFile>(&text).unwrap_err();

@@ -54,6 +54,7 @@ macro_rules! delegate {
 
 delegate! {
     create_call(record: &'a CallRecord) -> CallState;
+    assign_call(record: &'a CallRecord) -> CallState;
     load_call(call: &'a CallSid) -> Option<CallState>;
     list_calls(agent: &'a AgentKey, limit: usize) -> Vec<CallState>;
     end_call(call: &'a CallSid, now: UnixMs) -> CallEnd;

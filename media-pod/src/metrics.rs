@@ -75,7 +75,14 @@ labels! {
         /// The store did not answer.
         Store => "store",
     }
-    /// Why a caller was answered with a sentence instead of the agent.
+    /// Where a call without a slot went.
+    OverflowLabel {
+        /// To another agent of the gateway.
+        Agent => "agent",
+        /// To a transfer target.
+        Forward => "forward",
+    }
+    /// Why an agent did not take a call.
     CallRefusal {
         /// The agent is suspended.
         Suspended => "suspended",
@@ -332,8 +339,10 @@ pub struct Metrics {
     pub call_panics: IntCounter,
     /// Webhooks refused.
     pub webhooks_refused: CountersBy<WebhookRefusal>,
-    /// Callers answered with a sentence.
+    /// Calls the agent did not take.
     pub calls_refused: CountersBy<CallRefusal>,
+    /// Of those, the calls that went elsewhere instead of hearing a sentence.
+    pub calls_overflowed: CountersBy<OverflowLabel>,
     /// Streams refused.
     pub streams_refused: CountersBy<StreamRefusal>,
     /// Media-stream frames we could not use.
@@ -432,8 +441,14 @@ impl Metrics {
             calls_refused: counters(
                 r,
                 "switchboard_calls_refused_total",
-                "Callers answered with a sentence instead of the agent.",
+                "Callers the agent did not take: they heard a sentence, or went elsewhere.",
                 "reason",
+            )?,
+            calls_overflowed: counters(
+                r,
+                "switchboard_calls_overflowed_total",
+                "Calls without a slot that went elsewhere instead of hearing a sentence.",
+                "to",
             )?,
             streams_refused: counters(
                 r,

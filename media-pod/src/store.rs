@@ -65,7 +65,7 @@ impl fmt::Display for AgentKey {
     }
 }
 
-/// What is known of a call when it is announced; never changed afterwards.
+/// What is known of a call when it is announced; never changed afterwards, but by [`Store::assign_call`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallRecord {
@@ -218,12 +218,17 @@ pub struct CallEnd {
     pub is_first: bool,
     /// What is known of it.
     pub record: Option<CallRecord>,
+    /// Its newest leg; without one it never reached an agent.
+    pub leg: Option<Leg>,
 }
 
 /// The store. Every method may be called again with the same arguments.
 pub trait Store: Send + Sync {
     /// Keeps the record unless the call is known; returns the call as it is then.
     fn create_call<'a>(&'a self, record: &'a CallRecord) -> Answer<'a, CallState>;
+    /// The same for an agent that takes the call from another: as long as no leg was attached, the call is this agent's
+    /// from now on. What else was known of it stays.
+    fn assign_call<'a>(&'a self, record: &'a CallRecord) -> Answer<'a, CallState>;
     /// The call, if anything is known of it.
     fn load_call<'a>(&'a self, call: &'a CallSid) -> Answer<'a, Option<CallState>>;
     /// The agent's newest calls, newest first, over all pods, ended ones too.

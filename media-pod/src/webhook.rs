@@ -9,6 +9,7 @@
 
 mod after;
 mod answer;
+mod overflow;
 mod request;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,10 +28,11 @@ use tokio::sync::watch;
 use self::after::{After, after_leg, after_transfer};
 use self::answer::Twiml;
 pub use self::answer::{TOKEN_PARAMETER, stream_url};
+use self::overflow::{Instead, Tried, instead};
 use self::request::{CallForm, Refusal, Verified};
 use crate::admission::{Admission, Sentence, Verdict, sentence_for};
 use crate::clock::{Clock, UnixMs};
-use crate::metrics::{CallLoss, CallRefusal, Metrics};
+use crate::metrics::{CallLoss, CallRefusal, Metrics, OverflowLabel};
 use crate::routing::choose_agent;
 use crate::secrets::Secrets;
 use crate::store::{AgentKey, CallRecord, CallState, Store, StoreError};
@@ -67,8 +69,9 @@ async fn handle_voice(
     request: Request,
 ) -> Response {
     let outcome = async {
-        let Verified { agent, form } = request::verify(&state, &namespace, &agent, "voice", request).await?;
-        Webhook::new(&state, &agent, &form).answer_voice().await
+        let Verified { agent, form, query } =
+            request::verify(&state, &namespace, &agent, "voice", request).await?;
+        Webhook::new(&state, &agent, &form).answer_voice(&Tried::of_query(query.as_deref())).await
     };
     state.respond(outcome.await)
 }
@@ -80,7 +83,8 @@ async fn handle_action(
 ) -> Response {
     let outcome = async {
         let path = format!("action/{epoch}");
-        let Verified { agent, form } = request::verify(&state, &namespace, &agent, &path, request).await?;
+        let Verified { agent, form, query: _ } =
+            request::verify(&state, &namespace, &agent, &path, request).await?;
         let epoch =
             epoch.parse().map(Epoch).map_err(|_| Refusal::Malformed { what: "the epoch in the path" })?;
         Webhook::new(&state, &agent, &form).answer_action(epoch).await
@@ -94,7 +98,8 @@ async fn handle_status(
     request: Request,
 ) -> Response {
     let outcome = async {
-        let Verified { agent, form } = request::verify(&state, &namespace, &agent, "status", request).await?;
+        let Verified { agent, form, query: _ } =
+            request::verify(&state, &namespace, &agent, "status", request).await?;
         if form.status.is_final() {
             Webhook::new(&state, &agent, &form).finish().await.map_err(|_| Refusal::Store)?;
         }
@@ -128,15 +133,21 @@ impl<'a> Webhook<'a> {
         Self { state, agent, form, now: (state.clock)() }
     }
 
-    /// A call is announced, for the first time or again.
-    async fn answer_voice(&self) -> Result<Twiml, Refusal> {
-        let announced = self.announced();
+    /// A call is announced, for the first time or again, or comes over from agents that had no slot for it.
+    async fn answer_voice(&self, tried: &Tried) -> Result<Twiml, Refusal> {
+        let announced = if tried.is_empty() { self.announced() } else { self.taken_over() };
         if self.form.status.is_final() {
             return Ok(Twiml::nothing());
         }
-        let Some(known) = self.counted(self.state.store.create_call(&announced).await) else {
+        let store = &self.state.store;
+        let known = if tried.is_empty() {
+            store.create_call(&announced).await
+        } else {
+            store.assign_call(&announced).await
+        };
+        let Some(known) = self.counted(known) else {
             let verdict = self.admission().admit_alone(&announced);
-            return self.answer_new(&announced, verdict);
+            return self.answer_new(&announced, verdict, tried);
         };
         if known.ended.is_some() {
             return Ok(Twiml::nothing());
@@ -147,13 +158,31 @@ impl<'a> Webhook<'a> {
         }
         let call = known.record.unwrap_or(announced);
         let verdict = self.admission().admit(&call, self.now).await;
-        self.answer_new(&call, verdict)
+        self.answer_new(&call, verdict, tried)
     }
 
-    fn answer_new(&self, call: &CallRecord, verdict: Verdict) -> Result<Twiml, Refusal> {
+    fn answer_new(&self, call: &CallRecord, verdict: Verdict, tried: &Tried) -> Result<Twiml, Refusal> {
         match verdict {
             Verdict::Admitted => self.connect(call, Epoch(0)),
-            Verdict::Refused(refusal) => Ok(self.refuse(refusal)),
+            Verdict::Refused(refusal) => Ok(self.answer_refused(call, refusal, tried)),
+        }
+    }
+
+    fn answer_refused(&self, call: &CallRecord, refusal: CallRefusal, tried: &Tried) -> Twiml {
+        let metrics = &self.state.metrics;
+        metrics.calls_refused.inc(refusal);
+        match instead(self.agent, &call.agent, refusal, tried) {
+            Instead::Say(sentence) => Twiml::say(&sentence),
+            Instead::Ask(url) => {
+                metrics.calls_overflowed.inc(OverflowLabel::Agent);
+                tracing::info!(call_sid = %call.call, "no slot is free: another agent is asked");
+                Twiml::ask(url)
+            }
+            Instead::Forward(target) => {
+                metrics.calls_overflowed.inc(OverflowLabel::Forward);
+                tracing::info!(call_sid = %call.call, "no slot is free: the call is forwarded");
+                answer::transfer(self.agent, target, call, Epoch(0))
+            }
         }
     }
 
@@ -214,7 +243,8 @@ impl<'a> Webhook<'a> {
         let own = self.own_key();
         let agent = end.record.as_ref().map_or(&own, |record| &record.agent);
         self.or_counted(store.release_slot(agent, &self.form.call).await)?;
-        if let (true, Some(record)) = (end.is_first, &end.record) {
+        // A call that was turned away or forwarded at once never talked to the agent.
+        if let (true, Some(record), Some(_)) = (end.is_first, &end.record, &end.leg) {
             let time = self.form.duration.unwrap_or_else(|| self.now.since(record.origin));
             self.or_counted(store.add_talk_time(agent, self.now, time).await)?;
         }
@@ -257,9 +287,18 @@ impl<'a> Webhook<'a> {
     /// The call as this request tells it.
     fn announced(&self) -> CallRecord {
         let name = choose_agent(self.agent, self.form.to.expose(), &self.form.call).to_owned();
+        self.answered_by(AgentKey { namespace: self.agent.namespace.clone(), name })
+    }
+
+    /// The call as this agent takes it from another. Its number may be shared out here as well: that was done before.
+    fn taken_over(&self) -> CallRecord {
+        self.answered_by(self.own_key())
+    }
+
+    fn answered_by(&self, agent: AgentKey) -> CallRecord {
         CallRecord {
             call: self.form.call.clone(),
-            agent: AgentKey { namespace: self.agent.namespace.clone(), name },
+            agent,
             origin: self.now,
             from: self.form.from.clone(),
             to: self.form.to.clone(),

@@ -21,6 +21,15 @@ pub enum Missing {
     Gateway(String),
     /// The VoiceGateway has no stream keys yet.
     StreamKeys(String),
+    /// No such VoiceAgent.
+    Agent(String),
+    /// The VoiceAgent is on another gateway than this one.
+    AgentElsewhere {
+        /// Its name.
+        agent: String,
+        /// The gateway it would have to be on.
+        gateway: String,
+    },
 }
 
 impl Missing {
@@ -31,6 +40,8 @@ impl Missing {
             Self::ConfigMap(_) => Reason::ConfigMapNotFound,
             Self::Gateway(_) => Reason::GatewayNotFound,
             Self::StreamKeys(_) => Reason::GatewayNotReady,
+            Self::Agent(_) => Reason::AgentNotFound,
+            Self::AgentElsewhere { .. } => Reason::AgentOnOtherGateway,
         }
     }
 }
@@ -52,6 +63,15 @@ impl fmt::Display for Missing {
             }
             Self::StreamKeys(name) => {
                 write!(f, "VoiceGateway {name} has no stream keys yet: see its conditions")
+            }
+            Self::Agent(name) => {
+                write!(f, "VoiceAgent {name} does not exist in this namespace: create it, or change overflow")
+            }
+            Self::AgentElsewhere { agent, gateway } => {
+                write!(
+                    f,
+                    "VoiceAgent {agent} is not on gateway {gateway}: change overflow, or its gatewayRef"
+                )
             }
         }
     }

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::phone_number::routes::{self, KnownAgent};
-use crate::voice_agent::agent_file::{self, Invalid, Sources};
+use crate::voice_agent::agent_file::{self, Invalid, OverflowAgent, Sources};
+use crate::voice_agent::dereference::absent_overflow_agent;
 
 /// Nothing can be rendered; the sentence says what the files lack.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,8 @@ pub fn render<'a>(
         number.status.get_or_insert_default().entry_agent = routes::entry_agent(None, &live);
     }
     let namespace = chosen.namespace().unwrap_or_else(|| "default".to_owned());
+    let absent =
+        absent_overflow_agent(&chosen.spec, |name| known.iter().find(|agent| agent.name == name).cloned());
     Ok(agent_file::render(Sources {
         namespace: &namespace,
         name: &chosen.name_any(),
@@ -87,6 +90,7 @@ pub fn render<'a>(
         gateway: &gateway.spec,
         instructions: instructions(chosen, &config_maps)?,
         numbers: routes::entering(&numbers, &chosen.name_any(), &known),
+        overflow_agent: OverflowAgent::of(absent.as_ref()),
     })?)
 }
 

@@ -10,6 +10,7 @@ pub mod validate;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::{PhoneNumber, VoiceAgent};
 use futures_util::StreamExt as _;
@@ -25,6 +26,7 @@ use crate::cache::{self, Feeds};
 use crate::context::{Context, spread};
 use crate::report::{self, Error, Kind};
 use crate::steward;
+use agent_file::OverflowAgent;
 use dereference::References;
 use status::{Applied, Progress};
 
@@ -126,20 +128,29 @@ async fn reconcile(agent: Arc<VoiceAgent>, context: Arc<Context>) -> Result<Acti
         References::Resolved(resolved) => apply_resolved(&agent, *resolved, &context).await?,
     };
     write_status(&agent, &progress, &context).await?;
-    Ok(Action::requeue(spread(context.resync, &agent.name_any(), 0)))
+    let mut resync = spread(context.resync, &agent.name_any(), 0);
+    if agent_file::overflow_agent(&agent.spec).is_some() {
+        resync = resync.min(OTHER_AGENT);
+    }
+    Ok(Action::requeue(resync))
 }
+
+/// How often it is looked whether another agent is still there: the controller's own watch wakes an agent for itself
+/// only. It costs the API server nothing.
+const OTHER_AGENT: Duration = Duration::from_secs(15);
 
 async fn apply_resolved(
     agent: &VoiceAgent,
     resolved: dereference::Resolved,
     context: &Context,
 ) -> Result<Progress, Error> {
-    let dereference::Resolved { gateway, instructions, entering, numbers } = resolved;
+    let dereference::Resolved { gateway, instructions, entering, numbers, absent } = resolved;
     let inputs = validate::Resolved {
         agent,
         gateway: &gateway,
         instructions,
         numbers: entering,
+        overflow_agent: OverflowAgent::of(absent.as_ref()),
         default_image: &context.media_image,
     };
     let validated = match validate::validate(inputs) {
@@ -164,6 +175,7 @@ async fn apply_resolved(
         revision: validated.file.revision,
         is_suspended: validated.file.suspended,
         autoscaling: autoscaling::finding(&validated.scale, autoscaler.as_deref(), agent.status.as_ref()),
+        absent,
     })))
 }
 

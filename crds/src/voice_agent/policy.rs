@@ -1,10 +1,12 @@
 //! What an agent may and must do around the conversation: interruption, transfers, limits, overflow, recovery.
 
 use kube::KubeSchema;
+use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rule::only_with;
+use crate::AgentRef;
+use crate::rule::{needs_member, only_with};
 
 /// When the caller's voice stops the agent's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,23 +85,59 @@ impl Default for Limits {
     }
 }
 
-/// What a caller gets when every slot is taken.
+/// What a caller gets when every slot is taken: all pods are full, or `limits.maxConcurrentCalls` is reached.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = only_with("Message", "message"))]
+#[x_kube(
+    validation = only_with("Message", "message"),
+    validation = needs_member("Agent", "agent"),
+    validation = only_with("Agent", "agent"),
+    validation = needs_member("Forward", "forward"),
+    validation = only_with("Forward", "forward")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Overflow {
-    /// `Message`: a sentence, then the call ends.
+    /// `Message`: a sentence, then the call ends. `Agent`: another VoiceAgent of the gateway answers, if it has a slot;
+    /// else its own overflow decides, and no agent is asked twice for one call. `Forward`: a transfer target is called.
     #[serde(rename = "type", default)]
     pub kind: OverflowType,
     /// Settings of type `Message`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<OverflowMessage>,
+    /// Settings of type `Agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<OverflowAgent>,
+    /// Settings of type `Forward`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<OverflowForward>,
 }
 
 impl Default for Overflow {
     fn default() -> Self {
-        Self { kind: OverflowType::Message, message: Some(OverflowMessage::default()) }
+        Self {
+            kind: OverflowType::Message,
+            message: Some(OverflowMessage::default()),
+            agent: None,
+            forward: None,
+        }
     }
+}
+
+/// `overflow.agent` must lead somewhere else.
+pub(super) fn overflows_to_another_agent() -> Rule {
+    Rule::new(
+        "!has(self.spec.overflow) || !has(self.spec.overflow.agent) \
+         || self.spec.overflow.agent.agentRef.name != self.metadata.name",
+    )
+    .message("overflow.agent.agentRef names this agent itself: name another VoiceAgent of the gateway, or set overflow.type to Message")
+}
+
+/// `overflow.forward` must name one of the agent's own targets.
+pub(super) fn overflows_to_a_known_target() -> Rule {
+    Rule::new(
+        "!has(self.spec.overflow) || !has(self.spec.overflow.forward) || (has(self.spec.transferTargets) \
+         && self.spec.transferTargets.exists(t, t.name == self.spec.overflow.forward.transferTarget))",
+    )
+    .message("overflow.forward.transferTarget names no entry of transferTargets: add one with that name, or name one that is there")
 }
 
 /// The overflow policies there are.
@@ -108,6 +146,28 @@ pub enum OverflowType {
     /// A sentence, then the call ends.
     #[default]
     Message,
+    /// Another VoiceAgent of the gateway.
+    Agent,
+    /// A transfer target.
+    Forward,
+}
+
+/// The agent that answers when every slot is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OverflowAgent {
+    /// Another VoiceAgent of this namespace, on the same gateway. While there is none, callers hear the default sentence
+    /// of type `Message`, and the condition ReferencesResolved says so.
+    pub agent_ref: AgentRef,
+}
+
+/// The transfer target that is called when every slot is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OverflowForward {
+    /// Name of one of the agent's `transferTargets`.
+    #[schemars(length(min = 1, max = 64))]
+    pub transfer_target: String,
 }
 
 /// The sentence that is said when every slot is taken.

@@ -374,12 +374,21 @@ pub enum Overflow {
         /// Its member.
         message: OverflowMessage,
     },
+    /// Another agent of the gateway answers, by its own file, limits and overflow.
+    Agent {
+        /// Its member.
+        agent: OverflowAgent,
+    },
+    /// A call to a named transfer target.
+    Forward {
+        /// Its member.
+        forward: OverflowForward,
+    },
 }
 
 impl Default for Overflow {
     fn default() -> Self {
-        let text = "All lines are busy. Please call again in a moment.".to_owned();
-        Self::Message { message: OverflowMessage { text } }
+        Self::Message { message: OverflowMessage::default() }
     }
 }
 
@@ -389,6 +398,28 @@ impl Default for Overflow {
 pub struct OverflowMessage {
     /// Said by the carrier's voice.
     pub text: String,
+}
+
+impl Default for OverflowMessage {
+    fn default() -> Self {
+        Self { text: "All lines are busy. Please call again in a moment.".to_owned() }
+    }
+}
+
+/// The agent of [`Overflow::Agent`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverflowAgent {
+    /// Its name, in this agent's namespace and on its gateway.
+    pub name: String,
+}
+
+/// The target of [`Overflow::Forward`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverflowForward {
+    /// Its name in `transferTargets`.
+    pub transfer_target: String,
 }
 
 /// What happens to a call whose pod died.

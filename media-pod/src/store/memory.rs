@@ -132,6 +132,18 @@ impl Store for MemoryStore {
         })
     }
 
+    fn assign_call<'a>(&'a self, record: &'a CallRecord) -> Answer<'a, CallState> {
+        self.with(|contents| {
+            contents.forget_old(record.origin);
+            let state = &mut contents.call(&record.call).state;
+            let known = state.record.get_or_insert_with(|| record.clone());
+            if state.leg.is_none() {
+                known.agent = record.agent.clone();
+            }
+            state.clone()
+        })
+    }
+
     fn load_call<'a>(&'a self, call: &'a CallSid) -> Answer<'a, Option<CallState>> {
         // A journal alone does not make a call known.
         let is_known = |state: &CallState| *state != CallState::default();
@@ -158,7 +170,7 @@ impl Store for MemoryStore {
             let state = &mut contents.call(call).state;
             let is_first = state.ended.is_none();
             state.ended.get_or_insert(now);
-            CallEnd { is_first, record: state.record.clone() }
+            CallEnd { is_first, record: state.record.clone(), leg: state.leg.clone() }
         })
     }
 

@@ -202,6 +202,13 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 ";
 
+/// Another agent's record, unless a leg was attached meanwhile. KEYS: call. ARGV: record.
+const ASSIGN: &str = r"
+if redis.call('HEXISTS', KEYS[1], 'epoch') == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'record', ARGV[1])
+return 1
+";
+
 /// KEYS: call.
 const REQUEST_HANG_UP: &str = r"
 if redis.call('HEXISTS', KEYS[1], 'record') == 0 or redis.call('HEXISTS', KEYS[1], 'ended') == 1 then return 0 end
@@ -250,6 +257,26 @@ impl Store for RedisStore {
         })
     }
 
+    fn assign_call<'a>(&'a self, record: &'a CallRecord) -> Answer<'a, CallState> {
+        Box::pin(async move {
+            let known = self.create_call(record).await?;
+            let (Some(before), None) = (&known.record, &known.leg) else { return Ok(known) };
+            if before.agent == record.agent {
+                return Ok(known);
+            }
+            let now = CallRecord { agent: record.agent.clone(), ..before.clone() };
+            let key = call_key(&record.call, "call");
+            let mut assign = eval(ASSIGN, &[key]);
+            assign.arg(json(&now)?);
+            if !self.ask::<bool>(&assign).await? {
+                return self.load_call(&record.call).await?.ok_or(StoreError::Malformed("call"));
+            }
+            self.ask::<()>(cmd("ZREM").arg(agent_key(&before.agent, "calls")).arg(record.call.as_str()))
+                .await?;
+            Ok(CallState { record: Some(now), ..known })
+        })
+    }
+
     fn load_call<'a>(&'a self, call: &'a CallSid) -> Answer<'a, Option<CallState>> {
         Box::pin(async move { parse_call(&self.ask(cmd("HGETALL").arg(call_key(call, "call"))).await?) })
     }
@@ -281,7 +308,8 @@ impl Store for RedisStore {
             pipeline.pexpire(&key, milliseconds(RETENTION) as i64).ignore();
             pipeline.hgetall(&key);
             let (is_first, fields): (bool, HashMap<String, String>) = self.ask_all(&pipeline).await?;
-            Ok(CallEnd { is_first, record: parse_call(&fields)?.and_then(|state| state.record) })
+            let CallState { record, leg, .. } = parse_call(&fields)?.unwrap_or_default();
+            Ok(CallEnd { is_first, record, leg })
         })
     }
 

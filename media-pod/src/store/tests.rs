@@ -110,6 +110,33 @@ async fn a_call_is_created_once_and_keeps_its_first_record() {
 }
 
 #[tokio::test]
+async fn a_call_without_a_leg_is_assigned_to_another_agent() {
+    on_each_store(async |store| {
+        let taken =
+            |number| CallRecord { agent: agent("support"), origin: UnixMs(NOW.0 + 99_000), ..record(number) };
+        store.create_call(&record(1)).await.unwrap();
+        let assigned = CallRecord { agent: agent("support"), ..record(1) };
+        for _ in 0..2 {
+            let state = store.assign_call(&taken(1)).await.unwrap();
+            assert_eq!(state, CallState { record: Some(assigned.clone()), ..CallState::default() });
+        }
+        assert_eq!(store.load_call(&call(1)).await.unwrap().unwrap().record, Some(assigned.clone()));
+        assert_eq!(store.list_calls(&agent("sales"), 10).await.unwrap(), []);
+        assert_eq!(store.list_calls(&agent("support"), 10).await.unwrap().len(), 1);
+        assert_eq!(store.create_call(&record(1)).await.unwrap().record, Some(assigned));
+
+        // One that nobody knew is created, and one that an agent already talks with stays where it is.
+        assert_eq!(store.assign_call(&taken(2)).await.unwrap().record, Some(taken(2)));
+        store.create_call(&record(3)).await.unwrap();
+        store.attach(&call(3), Epoch(0), "pod").await.unwrap();
+        assert_eq!(store.assign_call(&taken(3)).await.unwrap().record, Some(record(3)));
+        let end = store.end_call(&call(3), NOW).await.unwrap();
+        assert_eq!(end.leg, Some(Leg { epoch: Epoch(0), owner: "pod".to_owned() }));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_calls_of_an_agent_are_listed_newest_first() {
     on_each_store(async |store| {
         for number in [2, 1, 3] {
@@ -132,10 +159,10 @@ async fn the_calls_of_an_agent_are_listed_newest_first() {
 async fn a_call_ends_once_even_before_it_was_announced() {
     on_each_store(async |store| {
         let early = store.end_call(&call(1), NOW).await.unwrap();
-        assert_eq!(early, CallEnd { is_first: true, record: None });
+        assert_eq!(early, CallEnd { is_first: true, record: None, leg: None });
         assert_eq!(store.create_call(&record(1)).await.unwrap().ended, Some(NOW));
         let late = store.end_call(&call(1), NOW.plus(MINUTE)).await.unwrap();
-        assert_eq!(late, CallEnd { is_first: false, record: Some(record(1)) });
+        assert_eq!(late, CallEnd { is_first: false, record: Some(record(1)), leg: None });
         assert_eq!(store.load_call(&call(1)).await.unwrap().unwrap().ended, Some(NOW));
         assert_eq!(store.attach(&call(1), Epoch(0), "pod").await.unwrap(), Attachment::Over);
     })

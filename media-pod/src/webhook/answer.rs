@@ -27,6 +27,11 @@ impl Twiml {
         Self(twiml::Response::new().hang_up())
     }
 
+    /// The carrier asks there what comes next.
+    pub(super) fn ask(url: String) -> Self {
+        Self(twiml::Response::new().redirect(url))
+    }
+
     /// A sentence, then the call ends.
     pub(super) fn say(Sentence { text, language }: &Sentence) -> Self {
         Self(twiml::Response::new().say(Say::in_language(text, language)).hang_up())

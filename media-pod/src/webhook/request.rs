@@ -21,6 +21,8 @@ const LARGEST_BODY: usize = 64 * 1024;
 pub(super) struct Verified {
     pub(super) agent: Arc<AgentFile>,
     pub(super) form: CallForm,
+    /// Of the URL, signed with it.
+    pub(super) query: Option<String>,
 }
 
 /// What the webhooks read of a form.
@@ -121,7 +123,7 @@ pub(super) async fn verify(
         .verify(&url, &parameters, signature.unwrap_or_default())
         .map_err(|_| Refusal::Signature)?;
     let form = parse_call_form(&parameters, &twilio.account_sid)?;
-    Ok(Verified { agent, form })
+    Ok(Verified { agent, form, query: parts.uri.query().map(ToOwned::to_owned) })
 }
 
 /// A token that cannot be read verifies nothing; the other one of a rotation still does.

@@ -1,5 +1,7 @@
 //! Through the real router, with requests signed as the carrier signs them.
 
+mod overflow;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -571,6 +573,7 @@ async fn a_final_status_frees_the_slot_and_ends_the_call_once() {
         Answer { status: 204, body: String::new() }
     );
     assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });
+    pod.attach(0).await;
     let mut form = with_status("completed");
     form.push(("CallDuration", "30"));
     for _ in 0..3 {

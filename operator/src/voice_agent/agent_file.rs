@@ -6,10 +6,12 @@
 use call_session::{AccountSid, Redacted, agent_file as file};
 use crds::{
     CarrierType, Eagerness, Engine, EngineType, GreetingInterruption, InterruptionMode, NoiseReduction,
-    OverflowType, Persona, RealtimeEngine, RecoveryType, SecretKeyRef, ServerVad, StoreType, TurnDetection,
-    TurnDetectionType, VoiceAgentSpec, VoiceGatewaySpec,
+    Overflow, OverflowType, Persona, RealtimeEngine, RecoveryType, SecretKeyRef, ServerVad, StoreType,
+    TransferTarget, TurnDetection, TurnDetectionType, VoiceAgentSpec, VoiceGatewaySpec,
 };
 use sha2::{Digest, Sha256};
+
+use crate::references::Missing;
 
 /// A spec that contradicts itself; the sentence says what to change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +41,9 @@ pub enum Invalid {
     /// No engine.
     #[error("engines must name at least one engine")]
     NoEngine,
+    /// Overflow to a target that is not there.
+    #[error("overflow.forward.transferTarget names no entry of transferTargets: {0}")]
+    TransferTarget(String),
 }
 
 /// What a rendering is made of.
@@ -56,11 +61,29 @@ pub struct Sources<'a> {
     pub instructions: String,
     /// Numbers that enter through this agent.
     pub numbers: Vec<file::NumberRoutes>,
+    /// Whether calls can go to the agent that the overflow names.
+    pub overflow_agent: OverflowAgent,
+}
+
+/// Whether the agent that an overflow names can take calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverflowAgent {
+    /// It exists on the same gateway, or none is named.
+    Resolved,
+    /// It does not: callers hear a sentence meanwhile.
+    Missing,
+}
+
+impl OverflowAgent {
+    /// By what is in its way.
+    pub const fn of(absent: Option<&Missing>) -> Self {
+        if absent.is_none() { Self::Resolved } else { Self::Missing }
+    }
 }
 
 /// Renders the agent file, with its revision.
 pub fn render(sources: Sources<'_>) -> Result<file::AgentFile, Invalid> {
-    let Sources { namespace, name, agent, gateway, instructions, numbers } = sources;
+    let Sources { namespace, name, agent, gateway, instructions, numbers, overflow_agent } = sources;
     let VoiceAgentSpec {
         suspend,
         gateway_ref: _,
@@ -112,11 +135,7 @@ pub fn render(sources: Sources<'_>) -> Result<file::AgentFile, Invalid> {
             max_calls_per_caller_per_hour: limits.max_calls_per_caller_per_hour,
             max_minutes_per_day: limits.max_minutes_per_day,
         },
-        overflow: match overflow.kind {
-            OverflowType::Message => file::Overflow::Message {
-                message: file::OverflowMessage { text: overflow.message.clone().unwrap_or_default().text },
-            },
-        },
+        overflow: render_overflow(overflow, overflow_agent, transfer_targets)?,
         recovery: file::Recovery {
             kind: match recovery.kind {
                 RecoveryType::WithContext => file::RecoveryKind::WithContext,
@@ -132,6 +151,12 @@ pub fn render(sources: Sources<'_>) -> Result<file::AgentFile, Invalid> {
     };
     rendered.revision = revision(&rendered);
     Ok(rendered)
+}
+
+/// The agent that calls without a slot go to.
+pub fn overflow_agent(agent: &VoiceAgentSpec) -> Option<&str> {
+    let named = agent.overflow.agent.as_ref().map(|other| other.agent_ref.name.as_str());
+    named.filter(|_| agent.overflow.kind == OverflowType::Agent)
 }
 
 /// Every Secret key the pods of an agent mount.
@@ -160,6 +185,37 @@ pub fn gateway_secret_keys(gateway: &VoiceGatewaySpec) -> Vec<SecretKeyRef> {
 fn revision(file: &file::AgentFile) -> String {
     let json = serde_json::to_vec(file).expect("the agent file has only string keys");
     hex::encode(&Sha256::digest(json)[..4])
+}
+
+fn render_overflow(
+    overflow: &Overflow,
+    overflow_agent: OverflowAgent,
+    targets: &[TransferTarget],
+) -> Result<file::Overflow, Invalid> {
+    let Overflow { kind, message, agent, forward } = overflow;
+    let missing = |kind, member| Invalid::MissingMember { path: "overflow", kind, member };
+    Ok(match kind {
+        OverflowType::Message => file::Overflow::Message {
+            message: file::OverflowMessage { text: message.clone().unwrap_or_default().text },
+        },
+        OverflowType::Agent => {
+            let agent = agent.as_ref().ok_or_else(|| missing("Agent", "agent"))?;
+            match overflow_agent {
+                OverflowAgent::Resolved => file::Overflow::Agent {
+                    agent: file::OverflowAgent { name: agent.agent_ref.name.clone() },
+                },
+                OverflowAgent::Missing => file::Overflow::default(),
+            }
+        }
+        OverflowType::Forward => {
+            let forward = forward.as_ref().ok_or_else(|| missing("Forward", "forward"))?;
+            let transfer_target = forward.transfer_target.clone();
+            if targets.iter().all(|target| target.name != transfer_target) {
+                return Err(Invalid::TransferTarget(transfer_target));
+            }
+            file::Overflow::Forward { forward: file::OverflowForward { transfer_target } }
+        }
+    })
 }
 
 fn carrier(gateway: &VoiceGatewaySpec) -> Result<file::Carrier, Invalid> {

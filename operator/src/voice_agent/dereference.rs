@@ -1,10 +1,10 @@
 //! Looks up what an agent refers to. Everything missing is collected, so that a person sees it all at once.
 
 use call_session::agent_file::NumberRoutes;
-use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
+use crds::{PhoneNumber, VoiceAgent, VoiceAgentSpec, VoiceGateway};
 use kube::ResourceExt as _;
 
-use super::agent_file::secret_keys;
+use super::agent_file::{overflow_agent, secret_keys};
 use crate::cache::{self, Cache, contents};
 use crate::context::Context;
 use crate::phone_number::routes::{self, KnownAgent};
@@ -30,6 +30,8 @@ pub struct Resolved {
     pub entering: Vec<NumberRoutes>,
     /// All numbers with a route to it, in E.164 form.
     pub numbers: Vec<String>,
+    /// What it can do without, and is to be told of: the agent its overflow names.
+    pub absent: Option<Missing>,
 }
 
 /// Looks it up.
@@ -60,7 +62,25 @@ pub async fn dereference(agent: &VoiceAgent, context: &Context) -> Result<Refere
         return Ok(References::Missing(missing));
     }
     let (entering, numbers) = numbers(agent, cache);
-    Ok(References::Resolved(Box::new(Resolved { gateway, instructions, entering, numbers })))
+    let absent = absent_overflow_agent(&agent.spec, |name| {
+        cache::find(&cache.agents, &namespace, name)?.0.as_ref().ok().and_then(known)
+    });
+    Ok(References::Resolved(Box::new(Resolved { gateway, instructions, entering, numbers, absent })))
+}
+
+/// What keeps calls from going to the agent that the overflow names, if it names one. `find` looks agents of the
+/// namespace up.
+pub fn absent_overflow_agent(
+    agent: &VoiceAgentSpec,
+    find: impl FnOnce(&str) -> Option<KnownAgent>,
+) -> Option<Missing> {
+    let name = overflow_agent(agent)?;
+    let gateway = &agent.gateway_ref.name;
+    match find(name) {
+        Some(other) if other.gateway == *gateway => None,
+        Some(_) => Some(Missing::AgentElsewhere { agent: name.to_owned(), gateway: gateway.clone() }),
+        None => Some(Missing::Agent(name.to_owned())),
+    }
 }
 
 /// The numbers with a route to an agent: those that enter through it, and all of them.

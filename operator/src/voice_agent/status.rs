@@ -40,6 +40,8 @@ pub struct Applied {
     pub is_suspended: bool,
     /// Whether what scales the pods can see their load, where that can be asked.
     pub autoscaling: Option<Finding>,
+    /// What it refers to and does without.
+    pub absent: Option<Missing>,
 }
 
 /// The part of a status that this writer owns.
@@ -65,7 +67,8 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
         }
         Progress::Invalid(invalid) => (resolved(), (Status::False, Reason::InvalidSpec, invalid.to_string())),
         Progress::Applied(applied) => {
-            let Applied { deployment, url, numbers, revision, is_suspended, autoscaling } = applied.as_ref();
+            let Applied { deployment, url, numbers, revision, is_suspended, autoscaling, absent } =
+                applied.as_ref();
             scaling = autoscaling.clone();
             let pods = deployment.status.clone().unwrap_or_default();
             status.replicas = Some(pods.replicas.unwrap_or_default());
@@ -73,7 +76,10 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
             status.url = Some(url.clone());
             status.numbers.clone_from(numbers);
             status.config_revision = Some(revision.clone());
-            (resolved(), ready(deployment, &pods, *is_suspended))
+            let resolved = absent.as_ref().map_or_else(resolved, |absent| {
+                (Status::False, absent.reason(), references::sentence(std::slice::from_ref(absent)))
+            });
+            (resolved, ready(deployment, &pods, *is_suspended))
         }
     };
     let mut set = |kind, (holds, reason, message): (Status, Reason, String)| {
@@ -150,6 +156,7 @@ mod tests {
             revision: "9f2c41d0".to_owned(),
             is_suspended: false,
             autoscaling: Some(Finding::yes(Reason::MetricRead)),
+            absent: None,
         }))
     }
 
@@ -212,6 +219,18 @@ mod tests {
         found.autoscaling = None;
         let status = compute(&agent, &Progress::Applied(found), Timestamp::UNIX_EPOCH);
         assert_eq!(words(&status), ["Ready=False Progressing", "ReferencesResolved=True Resolved"]);
+    }
+
+    #[test]
+    fn an_absent_overflow_agent_is_told_and_the_agent_stays_ready() {
+        let pods =
+            DeploymentStatus { replicas: Some(2), ready_replicas: Some(2), ..DeploymentStatus::default() };
+        let Progress::Applied(mut applied) = applied(2, pods) else { unreachable!() };
+        applied.absent = Some(Missing::Agent("night".to_owned()));
+        applied.autoscaling = None;
+        let status = compute(&testing::agent(), &Progress::Applied(applied), Timestamp::UNIX_EPOCH);
+        assert_eq!(words(&status), ["Ready=True Serving", "ReferencesResolved=False AgentNotFound"]);
+        assert!(status.conditions[1].message.starts_with("VoiceAgent night does not exist"));
     }
 
     #[test]

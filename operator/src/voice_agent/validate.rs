@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
-use super::agent_file::{self, Invalid, Sources};
+use super::agent_file::{self, Invalid, OverflowAgent, Sources};
 
 /// What a validated agent is made of.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Resolved<'a> {
     pub instructions: String,
     /// Numbers that enter through it.
     pub numbers: Vec<NumberRoutes>,
+    /// Whether calls can go to the agent that its overflow names.
+    pub overflow_agent: OverflowAgent,
     /// The image of media pods, where the agent names none.
     pub default_image: &'a str,
 }
@@ -95,7 +97,7 @@ impl ValidatedAgent {
 
 /// Checks, and renders what is rendered once.
 pub fn validate(resolved: Resolved<'_>) -> Result<ValidatedAgent, Invalid> {
-    let Resolved { agent, gateway, instructions, numbers, default_image } = resolved;
+    let Resolved { agent, gateway, instructions, numbers, overflow_agent, default_image } = resolved;
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let file = agent_file::render(Sources {
         namespace: &namespace,
@@ -104,6 +106,7 @@ pub fn validate(resolved: Resolved<'_>) -> Result<ValidatedAgent, Invalid> {
         gateway: &gateway.spec,
         instructions,
         numbers,
+        overflow_agent,
     })?;
     Ok(ValidatedAgent {
         owner: agent.controller_owner_ref(&()),

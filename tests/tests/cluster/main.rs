@@ -9,6 +9,7 @@ mod fixture;
 mod harness;
 mod interruptions;
 mod main_job;
+mod overflow;
 mod refusals;
 mod robustness;
 mod scaling;
@@ -44,6 +45,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         refusals::trials(ctx),
         main_job::trials(ctx),
         edge::trials(ctx),
+        overflow::trials(ctx),
         interruptions::trials(ctx),
         scaling::trials(ctx),
         robustness::trials(ctx),

@@ -338,7 +338,7 @@ async fn operator_rolled_out(cluster: &Cluster) -> Result<()> {
 }
 
 /// Waits until a condition has a reason, and returns it.
-async fn told(
+pub(crate) async fn told(
     cluster: &Cluster,
     namespace: &str,
     kind: &str,
@@ -361,7 +361,7 @@ async fn merge(cluster: &Cluster, kind: &str, name: &str, patch: &Value) -> Resu
     Ok(())
 }
 
-async fn apply_json(cluster: &Cluster, namespace: &str, file: &str, object: &Value) -> Result<()> {
+pub(crate) async fn apply_json(cluster: &Cluster, namespace: &str, file: &str, object: &Value) -> Result<()> {
     let path = cluster.state_dir().join(format!("{file}.json"));
     std::fs::write(&path, object.to_string())?;
     e2e::installation::apply(cluster, namespace, &path).await?;

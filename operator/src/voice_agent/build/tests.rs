@@ -1,19 +1,31 @@
 //! What an agent is made of: small snapshots for whole objects, asserts for behaviour.
 
-use call_session::agent_file::{AgentFile, NumberRoutes};
+use call_session::agent_file::{AgentFile, NumberRoutes, Overflow, OverflowForward, OverflowMessage};
 use crds::{ConfigMapKeyRef, VoiceAgent, VoiceGateway};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::json;
 
 use super::*;
+use crate::phone_number::routes::KnownAgent;
+use crate::references::Missing;
 use crate::testing::{self, AgentVerbs as _, GatewayVerbs as _};
-use crate::voice_agent::agent_file::{Invalid, secret_keys};
+use crate::voice_agent::agent_file::{Invalid, OverflowAgent, secret_keys};
+use crate::voice_agent::dereference::absent_overflow_agent;
 use crate::voice_agent::validate::{Resolved, validate};
 
 fn try_built(agent: &VoiceAgent, gateway: &VoiceGateway, instructions: &str) -> Result<Children, Invalid> {
-    let numbers = Vec::<NumberRoutes>::new();
-    let default_image = "registry.example/media:1";
-    let resolved = Resolved { agent, gateway, instructions: instructions.to_owned(), numbers, default_image };
+    let night = |name: &str| {
+        (name == "night").then(|| KnownAgent { name: name.to_owned(), gateway: "default".to_owned() })
+    };
+    let absent = absent_overflow_agent(&agent.spec, night);
+    let resolved = Resolved {
+        agent,
+        gateway,
+        instructions: instructions.to_owned(),
+        numbers: Vec::<NumberRoutes>::new(),
+        overflow_agent: OverflowAgent::of(absent.as_ref()),
+        default_image: "registry.example/media:1",
+    };
     validate(resolved).map(|agent| build(&agent))
 }
 
@@ -47,6 +59,47 @@ fn the_ingress_has_one_path_on_the_gateways_host() {
 #[test]
 fn the_autoscaler_counts_calls_per_pod() {
     insta::assert_yaml_snapshot!(built(&testing::agent()).hpa.unwrap().spec);
+}
+
+#[test]
+fn calls_without_a_slot_go_where_the_overflow_says() {
+    let rendered = |overflow: serde_json::Value| {
+        let agent = testing::agent()
+            .with("/transferTargets", json!([{"name": "office", "phoneNumber": "+15551230009"}]))
+            .with("/overflow", overflow);
+        try_built(&agent, &testing::gateway(), "Sell.").map(|children| file(&children).overflow)
+    };
+    let message = json!({"type": "Message", "message": {"text": "Busy."}});
+    let said = Overflow::Message { message: OverflowMessage { text: "Busy.".to_owned() } };
+    assert_eq!(rendered(message), Ok(said));
+    let night = json!({"type": "Agent", "agent": {"agentRef": {"name": "night"}}});
+    let asked =
+        Overflow::Agent { agent: call_session::agent_file::OverflowAgent { name: "night".to_owned() } };
+    assert_eq!(rendered(night), Ok(asked));
+    let office = json!({"type": "Forward", "forward": {"transferTarget": "office"}});
+    let called = Overflow::Forward { forward: OverflowForward { transfer_target: "office".to_owned() } };
+    assert_eq!(rendered(office), Ok(called));
+
+    // An agent that is not there is no reason to hold back everything else; a contradiction is.
+    let gone = json!({"type": "Agent", "agent": {"agentRef": {"name": "gone"}}});
+    assert_eq!(rendered(gone), Ok(Overflow::default()));
+    let attic = json!({"type": "Forward", "forward": {"transferTarget": "attic"}});
+    assert_eq!(rendered(attic), Err(Invalid::TransferTarget("attic".to_owned())));
+    for kind in ["Agent", "Forward"] {
+        assert!(matches!(rendered(json!({"type": kind})), Err(Invalid::MissingMember { .. })), "{kind}");
+    }
+}
+
+#[test]
+fn an_overflow_agent_must_be_on_the_same_gateway() {
+    let agent = testing::agent()
+        .with("/overflow", json!({"type": "Agent", "agent": {"agentRef": {"name": "night"}}}));
+    let on = |gateway: &str| Some(KnownAgent { name: "night".to_owned(), gateway: gateway.to_owned() });
+    assert_eq!(absent_overflow_agent(&agent.spec, |_| on("default")), None);
+    let elsewhere = Missing::AgentElsewhere { agent: "night".to_owned(), gateway: "default".to_owned() };
+    assert_eq!(absent_overflow_agent(&agent.spec, |_| on("second")), Some(elsewhere));
+    assert_eq!(absent_overflow_agent(&agent.spec, |_| None), Some(Missing::Agent("night".to_owned())));
+    assert_eq!(absent_overflow_agent(&testing::agent().spec, |_| None), None);
 }
 
 #[test]

@@ -8,7 +8,16 @@ const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
 /// Every field of every kind is in one of these at least.
 pub(super) fn all() -> Vec<Value> {
-    vec![gateway(), agent(), manual_agent(), builtin_agent(), external_agent(), number(), number_by_sid()]
+    vec![
+        gateway(),
+        agent(),
+        manual_agent(),
+        builtin_agent(),
+        external_agent(),
+        forwarding_agent(),
+        number(),
+        number_by_sid(),
+    ]
 }
 
 pub(super) fn gateway() -> Value {
@@ -84,6 +93,14 @@ fn manual_agent() -> Value {
     agent["spec"]["scaling"] = json!({"type": "Manual", "manual": {"replicas": 3}, "maxCallsPerPod": 30});
     agent["spec"]["engines"][0]["realtime"]["turnDetection"] =
         json!({"type": "SemanticVAD", "semanticVAD": {"eagerness": "High"}});
+    agent["spec"]["overflow"] = json!({"type": "Agent", "agent": {"agentRef": {"name": "night"}}});
+    agent
+}
+
+/// And what excludes both.
+fn forwarding_agent() -> Value {
+    let mut agent = agent();
+    agent["spec"]["overflow"] = json!({"type": "Forward", "forward": {"transferTarget": "dispatch"}});
     agent
 }
 
