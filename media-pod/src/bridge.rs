@@ -29,6 +29,7 @@ use crate::metrics::{IgnoredInput, Metrics};
 use crate::phone::Phone;
 use crate::scribe::Scribe;
 use crate::timeline::Timeline;
+use crate::traces::leg::LegTrace;
 
 /// How long the carrier waits for a socket to close is not known, the caller hears nothing meanwhile: two seconds.
 const RECORDING: Duration = Duration::from_secs(2);
@@ -46,6 +47,7 @@ pub(crate) struct Leg {
     /// `None` once the machine knows that the pod leaves.
     pub(crate) phase: Option<watch::Receiver<Phase>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) trace: LegTrace,
 }
 
 impl Leg {
@@ -53,7 +55,8 @@ impl Leg {
     pub(crate) async fn run(mut self) -> Ending {
         let mut session = None;
         let ending = self.converse(&mut session).await;
-        let Self { scribe, phone, admitted, .. } = self;
+        let Self { scribe, phone, admitted, trace, timeline, .. } = self;
+        trace.end(timeline.now(), &ending);
         let close_session = async {
             if let Some(session) = session {
                 session.close().await;
@@ -105,6 +108,9 @@ impl Leg {
                     }
                 },
             };
+            if let Input::ToolEnded { call, result } = &input {
+                self.trace.tool_ended(self.timeline.now(), call, result);
+            }
             if let Err(ignored) = self.call.handle_input(self.timeline.now(), input) {
                 self.metrics.inputs_ignored.inc(IgnoredInput::from(&ignored));
                 tracing::trace!(%ignored, "an input changed nothing");
@@ -126,10 +132,16 @@ impl Leg {
                 }
                 Output::Connect { engine } => {
                     // The machine counts the plan's engines itself; an index beyond them finds none and is a bug.
-                    *session =
-                        self.plan.engines.get(engine).map(|engine| self.engines.connect(engine, &self.plan));
+                    let engine = self.plan.engines.get(engine);
+                    if let Some(engine) = engine {
+                        self.trace.connecting(self.timeline.now(), engine);
+                    }
+                    *session = engine.map(|engine| self.engines.connect(engine, &self.plan));
                 }
-                Output::Tool(request) => tool_ends.push(run_tool(request)),
+                Output::Tool(request) => {
+                    self.trace.tool_started(self.timeline.now(), &request);
+                    tool_ends.push(run_tool(request));
+                }
                 Output::Journal(entry) => {
                     if entry.fact != Fact::Attached {
                         self.admitted.progress();
@@ -168,6 +180,7 @@ impl Leg {
     }
 
     fn count(&mut self, event: &Event) {
+        self.trace.handle_event(self.timeline.now(), event);
         let metrics = &self.metrics;
         match event {
             Event::ModelReady { after } => {

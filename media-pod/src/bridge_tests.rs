@@ -130,6 +130,7 @@ impl Scene {
             admitted: self.calls.admit(&self.call, epoch, 9).unwrap(),
             phase: Some(self.phase.subscribe()),
             metrics: self.metrics.clone(),
+            trace: LegTrace::default(),
         };
         (leg, peer)
     }

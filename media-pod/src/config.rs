@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::traces;
+
 /// Exit code for bad configuration (`EX_USAGE` of sysexits.h).
 pub const EX_USAGE: u8 = 64;
 
@@ -33,10 +35,12 @@ pub struct Config {
     pub drain_window: Option<Duration>,
     /// How long new calls are still admitted after SIGTERM.
     pub lame_duck: Duration,
-    /// PEM file with more roots for the model's `wss://`.
+    /// PEM file with more roots for the model's `wss://` and the receiver of traces.
     pub extra_ca_file: Option<PathBuf>,
     /// Tracing filter.
     pub log: String,
+    /// Where traces of calls go; nowhere when absent.
+    pub traces: Option<traces::settings::Settings>,
 }
 
 /// Bad configuration.
@@ -92,6 +96,8 @@ struct Arguments {
     /// Log filter, e.g. info or media_pod=debug.
     #[arg(long, env = LOG, default_value = "info")]
     log: String,
+    #[command(flatten)]
+    traces: traces::settings::TraceArguments,
 }
 
 const AGENT_FILE: &str = "SWITCHBOARD_AGENT_FILE";
@@ -133,6 +139,7 @@ impl Config {
             lame_duck_seconds,
             extra_ca_file,
             log,
+            traces,
         } = Arguments::try_parse_from(arguments)?;
         Ok(Self {
             agent_file: path(AGENT_FILE, agent_file)?,
@@ -146,6 +153,7 @@ impl Config {
             lame_duck: seconds(LAME_DUCK, &lame_duck_seconds)?,
             extra_ca_file: extra_ca_file.map(|text| path(EXTRA_CA_FILE, text)).transpose()?,
             log: filter(log)?,
+            traces: traces.settings()?,
         })
     }
 }
@@ -216,6 +224,7 @@ mod tests {
             lame_duck: Duration::from_secs(12),
             extra_ca_file: None,
             log: "info".to_owned(),
+            traces: None,
         };
         assert_eq!(config, expected);
     }

@@ -30,4 +30,5 @@ mod stream;
 pub mod telemetry;
 mod timeline;
 pub mod token;
+pub mod traces;
 pub mod webhook;

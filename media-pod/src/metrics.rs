@@ -391,6 +391,8 @@ pub struct Metrics {
     pub store_failures: IntCounter,
     /// Records of calls dropped because the store did not take them.
     pub records_dropped: IntCounter,
+    /// Spans of traces that were not delivered.
+    pub spans_dropped: IntCounter,
     /// Watched files that could not be used after a change.
     pub file_faults: CountersBy<FileLabel>,
     registry: Registry,
@@ -562,6 +564,11 @@ impl Metrics {
                 r,
                 "switchboard_records_dropped_total",
                 "Journal and transcript records dropped because the store did not take them.",
+            )?,
+            spans_dropped: counter(
+                r,
+                "switchboard_spans_dropped_total",
+                "Spans of traces that the receiver did not take, or that came faster than it took them.",
             )?,
             file_faults: counters(
                 r,

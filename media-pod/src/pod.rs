@@ -27,6 +27,8 @@ use crate::secrets::{SecretError, Secrets};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::store::{Store, StoreError};
+use crate::traces::Traces;
+use crate::traces::delivery::{Delivery, DeliveryError};
 use crate::webhook::{self, WebhookState};
 use crate::{admin, api, leases, listener, stream};
 
@@ -45,6 +47,7 @@ pub(crate) struct Pod {
     pub(crate) clock: Clock,
     /// Places for sockets before their `start`.
     pub(crate) waiting: Arc<Semaphore>,
+    pub(crate) traces: Traces,
 }
 
 impl Pod {
@@ -80,6 +83,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] DeliveryError),
     /// A bug of ours.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -89,7 +95,12 @@ impl StartError {
     /// Whether the configuration is to blame, not the machine.
     pub const fn is_configuration(&self) -> bool {
         match self {
-            Self::AgentFile(_) | Self::Keyring(_) | Self::Trust(_) | Self::Secret(_) | Self::Store(_) => true,
+            Self::AgentFile(_)
+            | Self::Keyring(_)
+            | Self::Trust(_)
+            | Self::Secret(_)
+            | Self::Store(_)
+            | Self::Traces(_) => true,
             Self::Bind { .. } | Self::Metrics(_) => false,
         }
     }
@@ -133,12 +144,21 @@ impl Running {
             lame_duck,
             extra_ca_file,
             log: _,
+            traces,
         } = config;
         let metrics = Arc::new(Metrics::register()?);
         let agent = Watched::<AgentFile>::load(&agent_file).map_err(StartError::AgentFile)?;
         let keyring = Watched::<Keyring>::load(&keyring_file).map_err(StartError::Keyring)?;
         let secrets = Secrets::new(secrets_dir);
         let dialer = Dialer::new(extra_ca_file.as_deref())?;
+        let (traces, delivery) = match traces {
+            None => (Traces::default(), None),
+            Some(settings) => {
+                let delivery = Delivery::new(&settings, dialer.tls(), &pod_name)?;
+                let (traces, spans) = Traces::new(settings.sampling, metrics.clone());
+                (traces, Some((delivery, spans)))
+            }
+        };
         let first = agent.subscribe().borrow().clone();
         let store = open_store(&first, &secrets)?;
         metrics.call_capacity.set(i64::from(first.max_calls_per_pod));
@@ -161,6 +181,7 @@ impl Running {
             owner: pod_name,
             clock: clock::system(),
             waiting: Arc::new(Semaphore::new(stream::MOST_WAITING)),
+            traces,
         });
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -170,6 +191,9 @@ impl Running {
             (admin_door, admin::router(pod.clone())),
         ] {
             tasks.spawn(listener::serve(door, router, stop.clone()));
+        }
+        if let Some((delivery, spans)) = delivery {
+            tasks.spawn(delivery.run(spans, metrics.clone(), stop.clone()));
         }
         tasks.spawn(until(stop.clone(), agent.watch(metrics.clone())));
         tasks.spawn(until(stop.clone(), keyring.watch(metrics)));
@@ -226,6 +250,7 @@ fn public_router(pod: &Arc<Pod>) -> Router {
         store: pod.store.clone(),
         metrics: pod.metrics.clone(),
         clock: pod.clock.clone(),
+        traces: pod.traces.clone(),
     };
     let streams = Router::new()
         .route("/{namespace}/{agent}/twilio/stream", get(stream::handle_upgrade))

@@ -43,6 +43,7 @@ use crate::store::{AgentKey, Attachment, CallRecord, StoreError};
 use crate::telemetry::call_span;
 use crate::timeline::Timeline;
 use crate::token::{Bearer, Claims, StreamKeys, TokenError};
+use crate::traces::leg::LegTrace;
 use crate::webhook::{TOKEN_PARAMETER, stream_url};
 
 /// Sockets that may wait for their `start` at once: a hundred calls a second for two seconds.
@@ -312,6 +313,8 @@ async fn prepare(
     let record = pod.stored(known).flatten().and_then(|state| state.record);
     let plan = Arc::new(Plan::new(agent, &variables(agent, &start, record.as_ref())));
     let timeline = Timeline::begin((pod.clock)().since(claims.origin));
+    let part = (leg.epoch, &start.stream_sid, &key);
+    let trace = LegTrace::begin(&pod.traces.of_call(&leg.call), claims.origin, timeline.now(), part);
     let call = Call::new(plan.clone(), leg.epoch, beginning, timeline.now(), seed());
     Leg {
         call,
@@ -324,6 +327,7 @@ async fn prepare(
         admitted,
         phase: Some(pod.phase.subscribe()),
         metrics: pod.metrics.clone(),
+        trace,
     }
 }
 

@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use call_session::Epoch;
 use call_session::agent_file::{AgentFile, Keyring};
+use opentelemetry::trace::SpanKind;
 use tokio::sync::watch;
 
 use self::after::{After, after_leg, after_transfer};
@@ -35,7 +36,8 @@ use crate::clock::{Clock, UnixMs};
 use crate::metrics::{CallLoss, CallRefusal, Metrics, OverflowLabel};
 use crate::routing::choose_agent;
 use crate::secrets::Secrets;
-use crate::store::{AgentKey, CallRecord, CallState, Store, StoreError};
+use crate::store::{AgentKey, CallRecord, CallState, Leg, Store, StoreError};
+use crate::traces::Traces;
 
 /// What the webhooks need. Cheap to clone. No `Debug`: it holds keys.
 #[derive(Clone)]
@@ -52,6 +54,8 @@ pub struct WebhookState {
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
+    /// What becomes visible of a call.
+    pub traces: Traces,
 }
 
 /// The three webhooks, below the agent's prefix.
@@ -71,7 +75,9 @@ async fn handle_voice(
     let outcome = async {
         let Verified { agent, form, query } =
             request::verify(&state, &namespace, &agent, "voice", request).await?;
-        Webhook::new(&state, &agent, &form).answer_voice(&Tried::of_query(query.as_deref())).await
+        let webhook = Webhook::new(&state, &agent, &form);
+        let answer = webhook.answer_voice(&Tried::of_query(query.as_deref())).await;
+        webhook.traced("webhook voice", answer)
     };
     state.respond(outcome.await)
 }
@@ -87,7 +93,9 @@ async fn handle_action(
             request::verify(&state, &namespace, &agent, &path, request).await?;
         let epoch =
             epoch.parse().map(Epoch).map_err(|_| Refusal::Malformed { what: "the epoch in the path" })?;
-        Webhook::new(&state, &agent, &form).answer_action(epoch).await
+        let webhook = Webhook::new(&state, &agent, &form);
+        let answer = webhook.answer_action(epoch).await;
+        webhook.traced("webhook action", answer)
     };
     state.respond(outcome.await)
 }
@@ -101,7 +109,9 @@ async fn handle_status(
         let Verified { agent, form, query: _ } =
             request::verify(&state, &namespace, &agent, "status", request).await?;
         if form.status.is_final() {
-            Webhook::new(&state, &agent, &form).finish().await.map_err(|_| Refusal::Store)?;
+            let webhook = Webhook::new(&state, &agent, &form);
+            let noted = webhook.finish().await.map(|()| Twiml::nothing()).map_err(|_| Refusal::Store);
+            webhook.traced("webhook status", noted)?;
         }
         Ok(StatusCode::NO_CONTENT)
     };
@@ -242,6 +252,9 @@ impl<'a> Webhook<'a> {
         let end = self.or_counted(store.end_call(&self.form.call, self.now).await)?;
         let own = self.own_key();
         let agent = end.record.as_ref().map_or(&own, |record| &record.agent);
+        if let (true, Some(record)) = (end.is_first, &end.record) {
+            self.trace_whole(record, end.leg.as_ref());
+        }
         self.or_counted(store.release_slot(agent, &self.form.call).await)?;
         // A call that was turned away or forwarded at once never talked to the agent.
         if let (true, Some(record), Some(_)) = (end.is_first, &end.record, &end.leg) {
@@ -303,6 +316,27 @@ impl<'a> Webhook<'a> {
             from: self.form.from.clone(),
             to: self.form.to.clone(),
         }
+    }
+
+    /// This request as a part of its call's trace.
+    fn traced(&self, name: &'static str, answer: Result<Twiml, Refusal>) -> Result<Twiml, Refusal> {
+        let mut span = self.state.traces.of_call(&self.form.call).begin(name, SpanKind::Server, self.now);
+        match &answer {
+            Ok(twiml) => span.set("switchboard.answer", twiml.word),
+            Err(refusal) => span.fail(refusal.to_string()),
+        }
+        span.end((self.state.clock)());
+        answer
+    }
+
+    /// The call from its announcement to its end.
+    fn trace_whole(&self, record: &CallRecord, leg: Option<&Leg>) {
+        let mut whole = self.state.traces.of_call(&record.call).whole(record.origin);
+        whole.set("switchboard.call_sid", record.call.to_string());
+        whole.set("switchboard.agent", record.agent.name.clone());
+        whole.set("switchboard.namespace", record.agent.namespace.clone());
+        whole.set("switchboard.streams", leg.map_or(0, |leg| i64::from(leg.epoch.0) + 1));
+        whole.end(self.now);
     }
 
     fn own_key(&self) -> AgentKey {

@@ -4,61 +4,9 @@
 
 mod harness;
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use harness::{API_TOKEN, GREETING, Heard, Pod, SIMULATED, call_sid, token_of};
+use harness::redis::Redis;
+use harness::{API_TOKEN, GREETING, Heard, call_sid, token_of};
 use serde_json::json;
-
-/// A Redis server on a unix socket, gone with the value.
-struct Redis {
-    directory: PathBuf,
-    process: Child,
-}
-
-impl Redis {
-    fn start(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("switchboard-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let mut process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
-            .arg(Self::socket(&directory))
-            .arg("--dir")
-            .arg(&directory)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this test needs `redis-server` on the PATH (Debian: apt-get install redis-server)");
-        let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
-        assert!(said.any(|line| line.is_ok_and(|line| line.contains("eady to accept connections"))));
-        std::thread::spawn(move || said.for_each(drop)); // so that it never waits for a full pipe
-        Self { directory, process }
-    }
-
-    fn socket(directory: &Path) -> PathBuf {
-        directory.join("redis.sock")
-    }
-
-    /// A pod of this name that keeps its state here.
-    async fn pod(&self, name: &str) -> Pod {
-        let store = "store: {type: Redis, redis: {url: {name: redis, key: url}}}\n";
-        let url = format!("unix://{}", Self::socket(&self.directory).display());
-        Pod::start_with(&format!("{SIMULATED}{store}"), |config| {
-            config.pod_name = name.to_owned();
-            std::fs::create_dir_all(config.secrets_dir.join("redis")).unwrap();
-            std::fs::write(config.secrets_dir.join("redis/url"), url).unwrap();
-        })
-        .await
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
 
 const ACTION: &str = "/moving/sales/twilio/action/0";
 
@@ -108,8 +56,7 @@ async fn a_running_call_survives_the_loss_of_redis() {
     let pod = redis.pod("sales-media-0").await;
     let mut phone = pod.dial(&call_sid(1)).await;
     phone.listen_until_quiet().await;
-    redis.process.kill().unwrap();
-    redis.process.wait().unwrap();
+    redis.kill();
 
     phone.speak(400).await;
     phone.pause(600).await;

@@ -128,6 +128,11 @@ impl Dialer {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
     }
 
+    /// Whom it trusts, for others who call out.
+    pub fn tls(&self) -> ClientConfig {
+        ClientConfig::clone(self.tls.config())
+    }
+
     /// A connection to `engine`, opened when it is awaited; without a key it is refused.
     pub(super) fn dial(&self, engine: &RealtimeEngine, key: Option<Secret>) -> Dialing {
         let tls = self.tls.clone();

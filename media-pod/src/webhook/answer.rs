@@ -14,33 +14,37 @@ use crate::token::{self, Claims, KeyringError, StreamKeys};
 /// Name of the `<Parameter>` that carries the stream token.
 pub const TOKEN_PARAMETER: &str = "token";
 
-/// A TwiML answer.
-pub(super) struct Twiml(twiml::Response);
+/// A TwiML answer, and what it is in one word.
+pub(super) struct Twiml {
+    response: twiml::Response,
+    pub(super) word: &'static str,
+}
 
 impl Twiml {
     /// An empty answer: nothing is left to do for a call that is over.
     pub(super) const fn nothing() -> Self {
-        Self(twiml::Response::new())
+        Self { response: twiml::Response::new(), word: "nothing" }
     }
 
     pub(super) fn hang_up() -> Self {
-        Self(twiml::Response::new().hang_up())
+        Self { response: twiml::Response::new().hang_up(), word: "hang_up" }
     }
 
     /// The carrier asks there what comes next.
     pub(super) fn ask(url: String) -> Self {
-        Self(twiml::Response::new().redirect(url))
+        Self { response: twiml::Response::new().redirect(url), word: "another_agent" }
     }
 
     /// A sentence, then the call ends.
     pub(super) fn say(Sentence { text, language }: &Sentence) -> Self {
-        Self(twiml::Response::new().say(Say::in_language(text, language)).hang_up())
+        let response = twiml::Response::new().say(Say::in_language(text, language)).hang_up();
+        Self { response, word: "sentence" }
     }
 }
 
 impl IntoResponse for Twiml {
     fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], self.0.to_xml()).into_response()
+        ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], self.response.to_xml()).into_response()
     }
 }
 
@@ -66,7 +70,7 @@ pub(super) fn connect(
     let stream =
         Stream::new(stream_url(&agent.public_url, &call.agent)).with_parameter(TOKEN_PARAMETER, token);
     let action = Some(action_url(&agent.public_url, &call.agent, epoch));
-    Ok(Twiml(twiml::Response::new().connect(Connect { action, stream })))
+    Ok(Twiml { response: twiml::Response::new().connect(Connect { action, stream }), word: "stream" })
 }
 
 /// A call to the target's number. Its end is asked about under the leg's action.
@@ -76,7 +80,7 @@ pub(super) fn transfer(agent: &AgentFile, target: &TransferTarget, call: &CallRe
     let caller_id = Some(call.to.expose().clone()).filter(|called| !has_number && is_e164(called));
     let action = Some(action_url(&agent.public_url, &call.agent, epoch));
     let dial = Dial { caller_id, action, ..Dial::new(target.phone_number.expose().clone()) };
-    Twiml(twiml::Response::new().dial(dial))
+    Twiml { response: twiml::Response::new().dial(dial), word: "transfer" }
 }
 
 /// The public URL of an agent's media stream: what `<Stream>` names, and what the carrier signs on the upgrade.

@@ -88,6 +88,7 @@ impl Pod {
             store,
             metrics: Arc::new(Metrics::register().unwrap()),
             clock,
+            traces: Traces::default(),
         };
         Self { directory, agent, keyring, now, state }
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
+pub mod redis;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,6 +77,7 @@ impl Pod {
             lame_duck: Duration::ZERO,
             extra_ca_file: None,
             log: "info".to_owned(),
+            traces: None,
         };
         change(&mut config);
         let running = Running::start(config).await.unwrap();
