@@ -64,6 +64,13 @@ cluster-test: setup build ## The main job on a real API server, node and Redis; 
 	@echo "==> Tests on a real cluster"
 	cargo test --locked --workspace --features e2e/cluster --test cluster --test two-nodes
 
+.PHONY: operator-bench
+operator-bench: setup ## The operator with 500 agents and 500 numbers: time, requests, memory, with limits (root)
+	@echo "==> The operator with a large fleet"
+	cargo build --locked --release -p operator
+	cargo build --locked -p e2e -p simulator --bins
+	$(BIN)/switchboard-operator-bench --operator target/$(TARGET)/release/switchboard
+
 .PHONY: check
 check: need-rust $(CARGO_DENY) ## Format, lints, documentation, licences, and that the call session does no I/O
 	@echo "==> Checks"

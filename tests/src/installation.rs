@@ -64,7 +64,7 @@ impl Installation {
         report("starting Redis, the public edge, and the simulated phone network and model");
         let redis = start_redis(cluster).await?;
         let edge = Edge::start(cluster).await?;
-        let simulator = Simulator::start(cluster, scenario, &edge).await?;
+        let simulator = Simulator::start(cluster, scenario, Some(&edge)).await?;
         let former_number =
             simulator.numbers().await?.into_iter().next().context("the scenario has no number")?;
         Ok(Self { simulator, edge, redis, scenario: scenario.to_owned(), former_number })

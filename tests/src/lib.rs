@@ -22,6 +22,8 @@ pub mod demo;
 pub mod edge;
 mod image;
 pub mod installation;
+pub mod operator;
+pub mod operator_bench;
 mod process;
 pub mod sandbox;
 mod simulator;

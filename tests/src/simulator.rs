@@ -27,11 +27,11 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts it with a scenario; the edge is all it knows of the internet.
+    /// Starts it with a scenario; the edge is all it knows of the internet. Without one it reaches nobody.
     ///
     /// # Errors
     /// When it does not answer in time; the message has the end of its log.
-    pub async fn start(cluster: &Cluster, scenario: &Path, edge: &Edge) -> Result<Self> {
+    pub async fn start(cluster: &Cluster, scenario: &Path, edge: Option<&Edge>) -> Result<Self> {
         let node = cluster.node_address();
         let mut command = Command::new(binary("switchboard-sim")?);
         command
@@ -39,10 +39,13 @@ impl Simulator {
             .arg("--scenario")
             .arg(scenario)
             .args(["--twilio-addr", &format!("{node}:{CARRIER_PORT}")])
-            .args(["--model-addr", &format!("{node}:{MODEL_PORT}")])
-            .args(["--edge", &format!("https://{PUBLIC_HOST}=https://{}", edge.address())])
-            .arg("--edge-ca")
-            .arg(edge.authority());
+            .args(["--model-addr", &format!("{node}:{MODEL_PORT}")]);
+        if let Some(edge) = edge {
+            command
+                .args(["--edge", &format!("https://{PUBLIC_HOST}=https://{}", edge.address())])
+                .arg("--edge-ca")
+                .arg(edge.authority());
+        }
         let process = cluster.spawn("simulator", &mut command)?;
         let simulator = Self {
             http: Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?,
