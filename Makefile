@@ -60,9 +60,14 @@ $(SDK)/ready:
 	touch $@
 
 .PHONY: cluster-test
-cluster-test: setup build ## The main job on a real API server, node and Redis; nodes that go (root)
+cluster-test: setup build ## The main job on a real API server, node and Redis; nodes that go; random operations (root)
 	@echo "==> Tests on a real cluster"
-	cargo test --locked --workspace --features e2e/cluster --test cluster --test two-nodes
+	cargo test --locked --workspace --features e2e/cluster --test cluster --test two-nodes --test model-based
+
+.PHONY: model-test
+model-test: setup build ## Ten minutes of random operations and faults against a pure model (root); SEED=1 repeats a run's
+	SWITCHBOARD_MODEL_SECONDS=600 $(if $(SEED),SWITCHBOARD_MODEL_SEED=$(SEED)) \
+		cargo test --locked --workspace --features e2e/cluster --test model-based
 
 .PHONY: operator-bench
 operator-bench: setup ## The operator with 500 agents and 500 numbers: time, requests, memory, with limits (root)
