@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Switchboard: AI voice agents for phone numbers, native to Kubernetes.
 #[derive(Clone, Debug, Parser)]
@@ -25,11 +25,25 @@ pub enum Command {
     /// Runs the controllers of VoiceGateway, VoiceAgent and PhoneNumber.
     Operator(Box<OperatorConfig>),
     /// Prints the agent file that the operator would give a VoiceAgent's pods, to run one on a laptop.
+    #[command(after_help = RENDER_EXIT_CODES)]
     Render(RenderConfig),
     /// Looks whether an installation can do its work: the kinds are served and may be read, and a replica leads. Prints
     /// what is lacking, and then exits 1.
     Check(CheckConfig),
+    /// Looks at the cluster of the current kubeconfig (or, in a pod, at its own) for what kills long calls, and says what
+    /// to do about it. Changes nothing.
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor(DoctorConfig),
 }
+
+const RENDER_EXIT_CODES: &str =
+    "Exit codes: 0 rendered; 1 the files hold no such agent, or an invalid one; 64 wrong usage.";
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes: 0 all is well; 1 warnings, or something could not be looked at; 2 failures; 64 wrong usage; 69 the API server
+does not answer.
+
+Run it with an administrator's kubeconfig: much of what it reads, the operator itself may not. Stores inside the cluster
+can be reached from there only; elsewhere they are told as unknown.";
 
 /// Settings of `switchboard operator`.
 #[derive(Clone, Debug, Args)]
@@ -136,6 +150,34 @@ pub struct CheckConfig {
     /// Seconds to wait for what is lacking. A leader is one that is seen to renew its Lease, every five.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=3600))]
     pub wait_seconds: u64,
+}
+
+/// Settings of `switchboard doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorConfig {
+    /// Namespace of the operator.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_NAMESPACE",
+        value_name = "SWITCHBOARD_NAMESPACE",
+        default_value = "switchboard-system"
+    )]
+    pub namespace: String,
+    /// How the findings are printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Asks the API server alone, neither public URLs nor stores.
+    #[arg(long)]
+    pub cluster_only: bool,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For machines: `{"findings": [{check, severity, subject, message, remedy}]}`.
+    Json,
 }
 
 #[cfg(test)]

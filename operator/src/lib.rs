@@ -6,7 +6,7 @@
 //!
 //! [`config`] is read once; [`context`] is what reconcilers share; [`report`] is the only place that counts, logs and
 //! tells errors; [`render`] prints an agent file for a laptop from the same pure code; [`check`] looks whether an
-//! installation can do its work.
+//! installation can do its work, and [`doctor`] for what kills long calls.
 
 pub mod applied;
 pub mod apply;
@@ -15,6 +15,7 @@ pub mod census;
 pub mod check;
 pub mod config;
 pub mod context;
+pub mod doctor;
 pub mod finding;
 pub mod http;
 pub mod leader;

@@ -4,6 +4,7 @@
 //! `pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial>` and a line in [`trials`] here.
 
 mod context;
+mod doctor;
 mod edge;
 mod fixture;
 mod harness;
@@ -48,6 +49,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         overflow::trials(ctx),
         interruptions::trials(ctx),
         scaling::trials(ctx),
+        doctor::trials(ctx),
         robustness::trials(ctx),
     ]
     .into_iter()

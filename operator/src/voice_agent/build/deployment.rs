@@ -31,7 +31,7 @@ const CONTAINER: &str = "media";
 /// The user of the image, and of files it may read.
 const USER: i64 = 65532;
 /// Between the end of the drain window and SIGKILL: handing calls over, closing sockets, flushing.
-const GRACE_MARGIN_SECONDS: i64 = 30;
+pub const GRACE_MARGIN_SECONDS: i64 = 30;
 
 pub(super) fn build(agent: &ValidatedAgent) -> Deployment {
     Deployment {

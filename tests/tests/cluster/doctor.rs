@@ -1,0 +1,106 @@
+//! `switchboard doctor` on the real cluster: what it finds there, and that it finds what is broken on purpose.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use e2e::installation::{binary, wait_until_ready};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::context::{Ctx, PATIENCE};
+use crate::main_job::{NAMESPACE, ready};
+
+pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
+    vec![
+        ctx.trial("doctor::the_installation_passes_and_the_missing_edge_is_told", installation),
+        ctx.trial("doctor::what_is_broken_on_purpose_is_found", broken),
+    ]
+}
+
+async fn installation(ctx: Arc<Ctx>) -> Result<()> {
+    ready(&ctx).await?;
+    let (code, findings) = examine(&ctx)?;
+    for check in [
+        "api-versions",
+        "definitions",
+        "rights",
+        "operator",
+        "resources",
+        "grace-period",
+        "node-scaling",
+        "budgets",
+        "clocks",
+    ] {
+        assert_eq!(severities(&findings, check), ["ok"], "{check}: {findings:#?}");
+    }
+    // The tests' Redis keeps nothing on purpose; there is no Ingress controller, and no such name in the world's DNS.
+    assert_eq!(severities(&findings, "store"), ["warning"], "{findings:#?}");
+    assert_eq!(severities(&findings, "edge"), ["failure"], "{findings:#?}");
+    assert_eq!(severities(&findings, "public-url"), ["failure"], "{findings:#?}");
+    assert_eq!(code, Some(2));
+
+    let text = run(&ctx, &[])?.1;
+    ensure!(
+        text.contains("failure  edge          moving/sales-media: there is no IngressClass nginx"),
+        "{text}"
+    );
+    Ok(())
+}
+
+async fn broken(ctx: Arc<Ctx>) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    ready(&ctx).await?;
+    let hurry = json!({"spec": {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 10}}}});
+    let patch = async |patch: &Value| -> Result<()> {
+        let patch = patch.to_string();
+        cluster
+            .kubectl(&["patch", "voiceagent", "sales", "-n", NAMESPACE, "--type=merge", "-p", &patch])
+            .await?;
+        wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await.map(drop)
+    };
+    let policy = |policy: &str| -> Result<()> {
+        let mut command = Command::new("redis-cli");
+        command.args([
+            "-h",
+            &cluster.node_address().to_string(),
+            "config",
+            "set",
+            "maxmemory-policy",
+            policy,
+        ]);
+        ensure!(command.output()?.status.success(), "redis-cli failed");
+        Ok(())
+    };
+    patch(&hurry).await?;
+    policy("allkeys-lru")?;
+    let examined = examine(&ctx);
+    policy("noeviction")?;
+    patch(&json!({"spec": {"podTemplate": null}})).await?;
+
+    let (code, findings) = examined?;
+    assert_eq!(code, Some(2));
+    assert_eq!(severities(&findings, "grace-period"), ["failure"], "{findings:#?}");
+    assert_eq!(severities(&findings, "store"), ["failure", "warning"], "{findings:#?}");
+    Ok(())
+}
+
+/// The exit code and the findings, as a machine gets them.
+fn examine(ctx: &Ctx) -> Result<(Option<i32>, Vec<Value>)> {
+    let (code, printed) = run(ctx, &["-o", "json"])?;
+    let report: Value = serde_json::from_str(&printed).with_context(|| printed.clone())?;
+    Ok((code, report["findings"].as_array().context("findings are a list")?.clone()))
+}
+
+fn run(ctx: &Ctx, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut command = Command::new(binary("switchboard")?);
+    command.arg("doctor").args(arguments).env("KUBECONFIG", ctx.cluster()?.kubeconfig_path());
+    let output = command.output().context("the doctor does not run")?;
+    Ok((output.status.code(), String::from_utf8(output.stdout)?))
+}
+
+/// How bad a check's findings are, the worst first.
+fn severities<'a>(findings: &'a [Value], check: &str) -> Vec<&'a str> {
+    let of_check = findings.iter().filter(|finding| finding["check"] == check);
+    of_check.map(|finding| finding["severity"].as_str().unwrap_or_default()).collect()
+}
