@@ -17,7 +17,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
 
@@ -31,6 +31,11 @@ use dereference::References;
 use status::{Applied, Progress};
 
 type Guarded = DeserializeGuard<VoiceAgent>;
+
+/// Agents that are reconciled at a time; each has one request to the API server under way. Hundreds at once, as when a large
+/// fleet is applied, would keep it from answering the Lease's renewal, and the leader would have to go. Numbers need no
+/// such bound: they wait for their carrier's turn, and one account must not hold up another's.
+const CONCURRENCY: u16 = 16;
 
 /// Runs until `stop`. Polls every feed, so the cache is only alive while this runs.
 pub async fn run(
@@ -88,6 +93,7 @@ pub async fn run(
         })
         // Pods wake nobody: they are here for the steward, and their Deployment tells of them.
         .watches_stream(pods, |_| None)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop)
         .run(
             |object, context| report::observe(Kind::VoiceAgent, object, context, reconcile),
