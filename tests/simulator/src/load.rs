@@ -4,8 +4,9 @@
 //! product. Callers are lean and as strict as the carrier; the model is the lean one, which tags its audio and has no time of
 //! its own, or the strict one ([`crate::model`]), which costs more and checks everything.
 //!
-//! *Flow:* ramp, settle, measure, hang up, report. A run is good when no rule was broken, no call lost, no frame missing and
-//! no interruption ignored.
+//! *Flow:* the model answers; ramp, settle, measure, hang up, report. A run is good when no rule was broken, no call lost,
+//! no frame missing and no interruption ignored. *Guarantees:* callers' frames are spread over the 20 ms as strangers'
+//! are, so that what is measured is the product's time and not the time in a queue that the generator made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,7 +35,7 @@ mod tag;
 
 pub use self::histogram::Percentiles;
 pub use self::process::Usage;
-pub use self::report::{LoadReport, ProcessReport};
+pub use self::report::{LoadReport, ProcessReport, slope_kib_per_minute};
 
 /// Between the last call of the ramp and the first measurement.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -70,6 +71,8 @@ pub struct LoadPlan {
     pub model: ModelKind,
     /// The key the strict model takes.
     pub api_key: String,
+    /// Makes the lean model answer `wss`; plain when absent.
+    pub model_tls: Option<Arc<rustls::ServerConfig>>,
     /// The product's process, for its processor time and memory.
     pub process: Option<u32>,
 }
@@ -109,66 +112,91 @@ pub enum LoadError {
     Voice(#[from] VoiceError),
 }
 
+/// A load run whose model answers already: a product that connects ahead of calls can do so before the first call.
+pub struct Load {
+    callers: Arc<Callers>,
+    process: Option<u32>,
+    /// Ends with the run.
+    models: JoinSet<()>,
+    strict: Option<strict::Model>,
+}
+
 /// Runs the plan; the model answers on `model`.
 ///
 /// # Errors
 /// [`LoadError`] when it cannot begin. What goes wrong in calls is in the report.
 pub async fn run(plan: LoadPlan, model: TcpListener) -> Result<LoadReport, LoadError> {
-    let board = Arc::new(Board::new(plan.calls));
-    let violations = Violations::default();
-    // Fails only when one is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let trust = Trust::default();
-    let http = trust.http(&plan.edges).timeout(Duration::from_secs(15)).build()?;
-    let mut models = JoinSet::new();
-    let (speech, strict) = match plan.model {
-        ModelKind::Lean => {
-            models
-                .spawn(model::serve(model, Arc::new(model::Shared::new(board.clone(), violations.clone()))));
-            (Speech::tagged(), None)
-        }
-        ModelKind::Strict => {
-            let registry = Registry::default();
-            let clip = Voice::new(Speaker::Caller).render(INTERRUPTION)?;
-            registry.add(&clip);
-            let script = ModelScript {
-                opening: REPLY.into(),
-                default: REPLY.into(),
-                idle: REPLY.into(),
-                turns: Vec::new(),
-            };
-            let config = ModelConfig { script, ..ModelConfig::new(plan.api_key.clone()) };
-            let server = strict::serve(model, config, registry, violations.clone());
-            (Speech::clip(&clip.mulaw), Some(server))
-        }
-    };
-    let (calls, rate, measure, process) = (plan.calls, plan.rate.max(1), plan.measure, plan.process);
-    let callers = Arc::new(Callers {
-        plan,
-        board: board.clone(),
-        violations: violations.clone(),
-        http,
-        trust,
-        speech,
-        run: run_number(),
-    });
-    let began = Instant::now();
-    let mut lines = JoinSet::new();
-    for line in 0..calls {
-        sleep_until(began + Duration::from_secs(1) * line / rate).await;
-        let callers = callers.clone();
-        lines.spawn(async move { callers.keep_calling(line).await });
+    Ok(Load::begin(plan, model)?.run().await)
+}
+
+impl Load {
+    /// Makes the model answer on `model`; no call is placed yet.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the run cannot begin.
+    pub fn begin(plan: LoadPlan, model: TcpListener) -> Result<Self, LoadError> {
+        let board = Arc::new(Board::new(plan.calls));
+        let violations = Violations::default();
+        // Fails only when one is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let trust = Trust::default();
+        let http = trust.http(&plan.edges).timeout(Duration::from_secs(15)).build()?;
+        let mut models = JoinSet::new();
+        let (speech, strict) = match plan.model {
+            ModelKind::Lean => {
+                let shared = Arc::new(model::Shared::new(board.clone(), violations.clone()));
+                models.spawn(model::serve(model, shared, plan.model_tls.clone()));
+                (Speech::tagged(), None)
+            }
+            ModelKind::Strict => {
+                let registry = Registry::default();
+                let clip = Voice::new(Speaker::Caller).render(INTERRUPTION)?;
+                registry.add(&clip);
+                let script = ModelScript {
+                    opening: REPLY.into(),
+                    default: REPLY.into(),
+                    idle: REPLY.into(),
+                    turns: Vec::new(),
+                };
+                let config = ModelConfig { script, ..ModelConfig::new(plan.api_key.clone()) };
+                let server = strict::serve(model, config, registry, violations.clone());
+                (Speech::clip(&clip.mulaw), Some(server))
+            }
+        };
+        let (run, process) = (run_number(), plan.process);
+        let callers = Arc::new(Callers { plan, board, violations, http, trust, speech, run });
+        Ok(Self { callers, process, models, strict })
     }
-    sleep(SETTLE).await;
-    let process = watch(&board, process, measure).await;
-    board.end();
-    let hang_ups = async { while lines.join_next().await.is_some() {} };
-    // A call that hangs is not completed, which the report tells.
-    let _ = tokio::time::timeout(HANG_UPS, hang_ups).await;
-    if let Some(strict) = strict {
-        strict.stop();
+
+    /// The product's process, when it was not known before.
+    pub const fn watch_process(&mut self, pid: u32) {
+        self.process = Some(pid);
     }
-    Ok(LoadReport::new(calls, measure, &board.figures(), &violations, process))
+
+    /// Places the calls, measures, hangs up. The model is gone afterwards.
+    pub async fn run(self) -> LoadReport {
+        let Self { callers, process, models, strict } = self;
+        let LoadPlan { calls, rate, measure, .. } = callers.plan;
+        let board = &callers.board;
+        let began = Instant::now();
+        let mut lines = JoinSet::new();
+        for line in 0..calls {
+            sleep_until(began + Duration::from_secs(1) * line / rate.max(1)).await;
+            let callers = callers.clone();
+            lines.spawn(async move { callers.keep_calling(line).await });
+        }
+        sleep(SETTLE).await;
+        let process = watch(board, process, measure).await;
+        board.end();
+        let hang_ups = async { while lines.join_next().await.is_some() {} };
+        // A call that hangs is not completed, which the report tells.
+        let _ = tokio::time::timeout(HANG_UPS, hang_ups).await;
+        if let Some(strict) = strict {
+            strict.stop();
+        }
+        drop(models);
+        LoadReport::new(calls, measure, &board.figures(), &callers.violations, process)
+    }
 }
 
 /// Measures for so long.

@@ -32,6 +32,7 @@ async fn load_on_a_relay(model: ModelKind, calls: u32, barge_in_seconds: u64) ->
         barge_in_every: Some(Duration::from_secs(barge_in_seconds)),
         model,
         api_key: KEY.to_owned(),
+        model_tls: None,
         process: Some(std::process::id()),
     };
     tokio::spawn(relay::serve(listener, relay));
@@ -72,6 +73,7 @@ async fn calls_that_nobody_answers_are_lost_and_the_run_is_bad() {
         barge_in_every: None,
         model: ModelKind::Lean,
         api_key: KEY.to_owned(),
+        model_tls: None,
         process: None,
     };
     let report = load::run(plan, models).await.unwrap();

@@ -80,6 +80,7 @@ pub(crate) async fn run(load: Load) -> anyhow::Result<Outcome> {
             Model::Strict => ModelKind::Strict,
         },
         api_key: load.api_key,
+        model_tls: None,
         process: load.pid,
     };
     let report = load::run(plan, listener).await?;

@@ -20,6 +20,9 @@ pub(super) struct Board {
     figures: Mutex<Figures>,
 }
 
+/// The golden ratio: the parts of its multiples behind the point are spread most evenly, however many there are.
+const GOLDEN: f64 = 1.618_033_988_749_895;
+
 /// Why a call was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Loss {
@@ -64,6 +67,7 @@ pub(super) struct Figures {
     pub(super) frames_to_phone: u64,
     pub(super) frames_missing: u64,
     pub(super) frames_altered: u64,
+    pub(super) frames_own: u64,
 }
 
 impl Board {
@@ -80,6 +84,11 @@ impl Board {
     /// Time since the run began.
     pub(super) fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// How long until this line's next moment within a period; see [`until_phase`].
+    pub(super) fn until_phase(&self, line: u32, period: Duration) -> Duration {
+        until_phase(self.now(), line, period)
     }
 
     /// The model tells of speech on this line now.
@@ -116,5 +125,34 @@ impl Board {
 
     pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner) // numbers stay numbers
+    }
+}
+
+/// How long from `now` to a line's next moment within a period: lines have moments of their own, evenly spread over it,
+/// whenever their calls began.
+fn until_phase(now: Duration, line: u32, period: Duration) -> Duration {
+    let phase = period.mul_f64(f64::from(line) * GOLDEN % 1.0).as_nanos();
+    let period = period.as_nanos();
+    let wait = (phase + period - now.as_nanos() % period) % period;
+    Duration::from_nanos(u64::try_from(wait).unwrap_or_default()) // below a period
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_frames_are_spread_over_the_period_whenever_they_begin() {
+        let period = Duration::from_millis(20);
+        let moment = |line| {
+            let now = period * line; // a ramp that would align them all
+            let wait = until_phase(now, line, period);
+            assert!(wait < period);
+            (now + wait).as_nanos() % period.as_nanos()
+        };
+        let mut moments: Vec<_> = (0..100).map(moment).collect();
+        moments.sort_unstable();
+        let widest = moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(widest < Duration::from_micros(600).as_nanos(), "{widest} ns without a frame");
     }
 }

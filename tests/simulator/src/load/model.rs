@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
@@ -50,12 +53,25 @@ impl Shared {
 }
 
 /// Serves sessions until dropped.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<Arc<ServerConfig>>) {
+    let tls = tls.map(TlsAcceptor::from);
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(sessions.spawn(converse(stream, Arc::clone(&shared)))),
+                Ok((stream, _)) => {
+                    let _ = stream.set_nodelay(true); // only latency is lost without it
+                    let shared = Arc::clone(&shared);
+                    match tls.clone() {
+                        None => sessions.spawn(converse(stream, shared)),
+                        Some(tls) => sessions.spawn(async move {
+                            // A client that cannot shake hands finds no model, and its call is mute.
+                            if let Ok(stream) = tls.accept(stream).await {
+                                converse(stream, shared).await;
+                            }
+                        }),
+                    };
+                }
                 // Out of descriptors: a pause lets some be closed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
@@ -64,8 +80,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn converse(stream: TcpStream, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true); // only latency is lost without it
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: Arc<Shared>) {
     let config = WebSocketConfig::default().read_buffer_size(SMALL_BUFFER).write_buffer_size(SMALL_BUFFER);
     let Ok(socket) = accept_async_with_config(stream, Some(config)).await else { return };
     let mut session = Session {
@@ -84,8 +99,8 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>) {
     let _ = session.run().await;
 }
 
-struct Session {
-    socket: WebSocketStream<TcpStream>,
+struct Session<S> {
+    socket: WebSocketStream<S>,
     shared: Arc<Shared>,
     ids: u64,
     state: State,
@@ -146,7 +161,7 @@ struct ClientEvent<'a> {
     audio: Option<Cow<'a, str>>,
 }
 
-impl Session {
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn run(&mut self) -> Result<(), Error> {
         self.feed(
             json!({"type": "session.created", "session": {"id": "sess_load", "object": "realtime.session"}}),

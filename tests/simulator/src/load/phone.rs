@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -33,7 +33,10 @@ use crate::violations::{Rule, Violations};
 
 /// One frame of audio.
 const FRAME: Duration = Duration::from_millis(20);
-/// For the upgrade, and for the end of a socket.
+/// An agent with less to say than this is about to be silent: what the caller says then interrupts nobody, and a product
+/// that has nothing left to clear ignored nothing.
+const INTERRUPTIBLE: Duration = Duration::from_millis(100);
+/// For the upgrade, for the first sound of the agent, for a clear, and for the end of a socket.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a caller's 20 ms sound like.
@@ -104,6 +107,7 @@ impl Callers {
         let mut leg = Leg {
             callers: self,
             line,
+            nth,
             socket,
             stream_sid,
             playout: Playout::default(),
@@ -112,7 +116,7 @@ impl Callers {
             habit: Habit::new(self.plan.barge_in_every, line, self.speech.frames()),
             interrupted_at: None,
             heard: Heard::Nothing { since: began },
-            last_delta: None,
+            last_sent: Duration::ZERO,
         };
         self.board.figures().active += 1;
         let over = match leg.talk(&call_sid, &stream, began).await {
@@ -197,6 +201,8 @@ enum Heard {
 struct Leg<'a> {
     callers: &'a Callers,
     line: u32,
+    /// Counted from 1 on this line.
+    nth: u32,
     socket: Socket,
     stream_sid: String,
     playout: Playout,
@@ -206,8 +212,8 @@ struct Leg<'a> {
     /// When the caller began to talk over the agent, until the clear.
     interrupted_at: Option<Duration>,
     heard: Heard,
-    /// Sequence of the last delta.
-    last_delta: Option<u32>,
+    /// When the model sent the last delta; of one connection or of several after each other.
+    last_sent: Duration,
 }
 
 impl Leg<'_> {
@@ -218,14 +224,15 @@ impl Leg<'_> {
         let started = board.now();
         board.figures().setup.record(started - began);
         self.heard = Heard::Nothing { since: started };
-        let until = self.callers.plan.call_length.map(|length| started + length);
-        let mut clock = interval(FRAME);
+        let until = self.callers.plan.call_length.map(|length| started + self.share(length));
+        let mut clock = interval_at(Instant::now() + board.until_phase(self.line, FRAME), FRAME);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst); // a late frame is late, never lost
         loop {
             tokio::select! {
                 biased;
                 _ = clock.tick() => {
-                    if board.is_over() || until.is_some_and(|until| board.now() >= until) {
+                    let is_time = board.is_over() || until.is_some_and(|until| board.now() >= until);
+                    if is_time && self.has_listened() {
                         return Ok(());
                     }
                     self.tick().await?;
@@ -237,6 +244,22 @@ impl Leg<'_> {
                     Some(Ok(Frame::Close(_)) | Err(_)) | None => return Err(Gone),
                 },
             }
+        }
+    }
+
+    /// Whether the caller has heard something, or has waited for it long enough to know that nothing comes.
+    fn has_listened(&self) -> bool {
+        match self.heard {
+            Heard::Something => true,
+            Heard::Nothing { since } => self.callers.board.now() >= since + PATIENCE,
+        }
+    }
+
+    /// The first calls of the lines end one after the other, and so do all that follow them.
+    fn share(&self, length: Duration) -> Duration {
+        match self.nth {
+            1 => length / 2 + length / 2 * self.line / self.callers.plan.calls.max(1),
+            _ => length,
         }
     }
 
@@ -262,7 +285,7 @@ impl Leg<'_> {
     }
 
     async fn tick(&mut self) -> Result<(), Gone> {
-        let is_audible = self.playout.waiting_milliseconds() > 0;
+        let is_audible = u128::from(self.playout.waiting_milliseconds()) >= INTERRUPTIBLE.as_millis();
         let played = self.playout.play_frame();
         self.echo(played.marks).await?;
         let audio = match self.habit.next(is_audible) {
@@ -343,15 +366,15 @@ impl Leg<'_> {
         if let Speech::Tagged { .. } = self.callers.speech {
             match Tag::of_bytes(audio) {
                 Some(tag)
-                    if (tag.line == self.line || tag.line == UNKNOWN_LINE)
-                        && self.last_delta.is_none_or(|last| tag.sequence > last) =>
+                    if (tag.line == self.line || tag.line == UNKNOWN_LINE) && tag.sent > self.last_sent =>
                 {
                     if board.is_measuring() {
                         figures.to_phone.record(now.saturating_sub(tag.sent));
                     }
-                    self.last_delta = Some(tag.sequence);
+                    self.last_sent = tag.sent;
                 }
-                Some(_) | None => figures.frames_altered += 1,
+                Some(_) => figures.frames_altered += 1,
+                None => figures.frames_own += 1,
             }
         }
         drop(figures);

@@ -40,8 +40,10 @@ pub struct LoadReport {
     pub frames_to_phone: u64,
     /// Frames of callers that never reached the model, or not in their order.
     pub frames_missing: u64,
-    /// Frames that were not what was sent, or another call's.
+    /// Frames that were not what was sent, another call's, or out of order.
     pub frames_altered: u64,
+    /// Frames to the phone that no model said: the product's own, to keep a caller company while no model is there.
+    pub frames_own: u64,
     /// From the webhook to the stream's `start`.
     pub setup: Percentiles,
     /// From `start` to the first audio, less the model's own time.
@@ -90,14 +92,14 @@ impl ProcessReport {
             milliseconds_per_call_second: 1000.0 * processor.as_secs_f64()
                 / call_time.as_secs_f64().max(1e-9),
             resident_kib: sizes.get(sizes.len() / 2).copied().unwrap_or_default(),
-            slope_kib_per_minute: slope_per_minute(memory),
+            slope_kib_per_minute: slope_kib_per_minute(memory),
             generator_core_percent: share(own),
         }
     }
 }
 
-/// Least squares.
-fn slope_per_minute(points: &[(Duration, u64)]) -> f64 {
+/// Growth of memory by a straight line through all looks (least squares): time of each, and KiB.
+pub fn slope_kib_per_minute(points: &[(Duration, u64)]) -> f64 {
     let count = points.len() as f64;
     let minutes = |at: &Duration| at.as_secs_f64() / 60.0;
     let mean_at = points.iter().map(|(at, _)| minutes(at)).sum::<f64>() / count;
@@ -135,6 +137,7 @@ impl LoadReport {
             frames_to_phone,
             frames_missing,
             frames_altered,
+            frames_own,
         } = figures;
         let over = completed + lost.values().sum::<u64>();
         Self {
@@ -152,6 +155,7 @@ impl LoadReport {
             frames_to_phone: *frames_to_phone,
             frames_missing: *frames_missing,
             frames_altered: *frames_altered,
+            frames_own: *frames_own,
             setup: setup.percentiles(),
             first_audio: first_audio.percentiles(),
             event_to_clear: event_to_clear.percentiles(),
@@ -197,11 +201,12 @@ impl fmt::Display for LoadReport {
         }
         writeln!(
             f,
-            "{} frames to the model ({} missing), {} to the phone ({} altered), {} interruptions ({} ignored)",
+            "{} frames to the model ({} missing), {} to the phone ({} altered, {} the product's own), {} interruptions ({} ignored)",
             self.frames_to_model,
             self.frames_missing,
             self.frames_to_phone,
             self.frames_altered,
+            self.frames_own,
             self.barge_ins,
             self.ignored_barge_ins
         )?;
@@ -243,8 +248,8 @@ mod tests {
     #[test]
     fn the_slope_is_that_of_a_straight_line() {
         let points: Vec<_> = (0..10).map(|at| (Duration::from_secs(at * 30), 1000 + at * 50)).collect();
-        assert!((slope_per_minute(&points) - 100.0).abs() < 1e-6);
-        assert!(slope_per_minute(&points[..1]).abs() < 1e-6);
+        assert!((slope_kib_per_minute(&points) - 100.0).abs() < 1e-6);
+        assert!(slope_kib_per_minute(&points[..1]).abs() < 1e-6);
     }
 
     #[test]
