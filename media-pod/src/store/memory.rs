@@ -14,6 +14,9 @@ use super::{
 use crate::clock::UnixMs;
 use crate::metrics::CallRefusal;
 
+/// Calls that are over and still remembered: a few megabytes of transcripts, and more than the API lists.
+pub(super) const MOST_ENDED: usize = 500;
+
 /// A store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
@@ -66,13 +69,20 @@ impl Contents {
         self.agents.entry(agent.clone()).or_default()
     }
 
-    /// Forgets calls that began, or ended without ever having begun, longer than [`RETENTION`] ago.
+    /// Forgets calls that began, or ended without ever having begun, longer than [`RETENTION`] ago, and of those that are
+    /// over all but the newest [`MOST_ENDED`].
     fn forget_old(&mut self, now: UnixMs) {
         let horizon = now.0.saturating_sub(UnixMs::default().plus(RETENTION).0);
         self.calls.retain(|_, call| {
             let began = call.state.record.as_ref().map(|record| record.origin);
             began.or(call.state.ended).is_none_or(|time| time.0 >= horizon)
         });
+        let mut ended: Vec<_> =
+            self.calls.iter().filter_map(|(sid, call)| Some((call.state.ended?, sid.clone()))).collect();
+        ended.sort_unstable();
+        for (_, sid) in ended.iter().rev().skip(MOST_ENDED) {
+            self.calls.remove(sid);
+        }
     }
 }
 

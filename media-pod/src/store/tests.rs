@@ -7,7 +7,7 @@ use call_session::ToolCallId;
 use call_session::io::{EndReason, Next};
 use call_session::journal::Fact;
 
-use super::memory::MemoryStore;
+use super::memory::{MOST_ENDED, MemoryStore};
 use super::redis::RedisStore;
 use super::*;
 use crate::secrets::Secret;
@@ -399,6 +399,23 @@ async fn memory_forgets_calls_after_their_retention() {
     assert_eq!(store.load_call(&call(1)).await.unwrap(), None);
     assert_eq!(store.load_call(&call(2)).await.unwrap(), None);
     assert!(store.load_call(&call(3)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn memory_remembers_the_newest_of_the_calls_that_are_over_and_all_that_are_not() {
+    let store = MemoryStore::default();
+    let most = u32::try_from(MOST_ENDED).unwrap();
+    store.create_call(&record(0)).await.unwrap();
+    for n in 1..=most + 2 {
+        store.create_call(&record(n)).await.unwrap();
+        store.append_journal(&call(n), &[entry(0, 1, Fact::Greeted)]).await.unwrap();
+        store.end_call(&call(n), UnixMs(NOW.0 + u64::from(n))).await.unwrap();
+    }
+    store.create_call(&record(most + 3)).await.unwrap();
+    for (n, is_known) in [(0, true), (1, false), (2, false), (3, true), (most + 2, true), (most + 3, true)] {
+        assert_eq!(store.load_call(&call(n)).await.unwrap().is_some(), is_known, "call {n}");
+    }
+    assert_eq!(store.load_journal(&call(1)).await.unwrap(), Journal::default());
 }
 
 #[tokio::test]
