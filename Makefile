@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := target/$(TARGET)/debug
+RELEASE := target/$(TARGET)/release
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/switchboard
 SDK := $(CACHE)/sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_DENY_VERSION := 0.20.2
@@ -75,6 +76,23 @@ operator-bench: setup ## The operator with 500 agents and 500 numbers: time, req
 	cargo build --locked --release -p operator
 	cargo build --locked -p e2e -p simulator --bins
 	$(BIN)/switchboard-operator-bench --operator target/$(TARGET)/release/switchboard
+
+# The operator has a bench of its own, because it needs root and a control plane: `make operator-bench`.
+.PHONY: bench
+bench: release ## Speed and memory as a table with limits (BENCH="--rounds 9"); times want a machine with nothing else to do
+	@echo "==> The session's cost of a frame"
+	cargo bench --locked -p call-session --bench frames | tee target/frames.txt
+	@echo "==> The media pod beside a naive relay"
+	$(RELEASE)/switchboard-bench table --frames target/frames.txt --json target/bench.json $(BENCH)
+
+.PHONY: soak
+soak: release ## Half an hour at 100 calls with interruptions: nothing lost, memory level (SOAK="--seconds 600"); needs redis-server
+	$(RELEASE)/switchboard-bench soak --json target/soak.json $(SOAK)
+
+.PHONY: release
+release: need-rust ## The binaries as users run them, and the tools that measure them
+	@echo "==> Building release binaries"
+	cargo build --locked --release -p media-pod -p simulator -p bench --bins
 
 .PHONY: check
 check: need-rust $(CARGO_DENY) ## Format, lints, documentation, licences, and that the call session does no I/O
