@@ -37,7 +37,7 @@ local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.
 	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
 .PHONY: test
-test: setup check unit sdk-test cluster-test ## Everything CI runs (root for the cluster part)
+test: setup check unit sdk-test cluster-test chart-test ## Everything CI runs (root for the cluster part)
 
 # Everything that tests run or are, with one set of features: whatever is built here is built once for all of them.
 .PHONY: build
@@ -76,6 +76,12 @@ operator-bench: setup ## The operator with 500 agents and 500 numbers: time, req
 	cargo build --locked --release -p operator
 	cargo build --locked -p e2e -p simulator --bins
 	$(BIN)/switchboard-operator-bench --operator target/$(TARGET)/release/switchboard
+
+.PHONY: chart-test
+chart-test: setup build ## The chart: rendered, refused, installed, upgraded and uninstalled under calls (root)
+	@echo "==> Tests of the chart"
+	tests/cluster/build-tools.sh helm kubeconform prometheus-operator-crds >/dev/null
+	cargo test --locked --workspace --features e2e/cluster --test chart
 
 # The operator has a bench of its own, because it needs root and a control plane: `make operator-bench`.
 .PHONY: bench

@@ -149,6 +149,14 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// The kubectl of this cluster's version.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kubectl_path(&self) -> Result<&Path> {
+        self.tools.path("kubectl")
+    }
+
     /// Runs kubectl as the administrator, and returns what it prints.
     ///
     /// # Errors
