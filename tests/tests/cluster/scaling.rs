@@ -149,15 +149,17 @@ async fn builtin(ctx: Arc<Ctx>) -> Result<()> {
     let simulator = ctx.installation()?.simulator();
     let started = Instant::now();
     let mut calls = Vec::new();
-    for (index, pause) in
-        [45_000, 45_000, 45_000, 45_000, 45_000, 45_000, 110_000, 110_000].iter().enumerate()
-    {
-        let caller = json!([
-            {"waitForAgent": {"seconds": 30}},
-            {"pause": pause},
-            {"say": "Thank you very much, goodbye."},
-            {"expectHangUp": {"seconds": 60}},
-        ]);
+    // Somebody who is silent for 30 s is asked whether they are still there.
+    for (index, questions) in [1, 1, 1, 1, 1, 1, 5, 5].into_iter().enumerate() {
+        let mut steps = vec![json!({"waitForAgent": {"seconds": 30}})];
+        for _ in 0..questions {
+            steps.push(json!({"pause": 20_000}));
+            steps.push(json!({"say": "Hello, what are your opening hours?"}));
+            steps.push(json!({"waitForAgent": {"seconds": 40}}));
+        }
+        steps.push(json!({"say": "Thank you very much, goodbye."}));
+        steps.push(json!({"expectHangUp": {"seconds": 60}}));
+        let caller = Value::Array(steps);
         let from = format!("{}{index}", &CALLER[..CALLER.len() - 1]);
         calls.push(simulator.place_call(&from, NUMBER, &caller).await?);
     }
