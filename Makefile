@@ -63,7 +63,8 @@ $(SDK)/ready:
 .PHONY: cluster-test
 cluster-test: setup build ## The main job on a real API server, node and Redis; nodes that go; random operations (root)
 	@echo "==> Tests on a real cluster"
-	cargo test --locked --workspace --features e2e/cluster --test cluster --test two-nodes --test model-based
+	tests/cluster/build-tools.sh prometheus promtool prometheus-adapter >/dev/null
+	cargo test --locked --workspace --features e2e/cluster --test rules --test cluster --test two-nodes --test model-based
 
 .PHONY: model-test
 model-test: setup build ## Ten minutes of random operations and faults against a pure model (root); SEED=1 repeats a run's
@@ -117,8 +118,9 @@ $(CARGO_DENY):
 	rm -rf $(CACHE)/build/cargo-deny
 
 .PHONY: generate
-generate: need-rust ## Write generated files anew: crds/yaml, the chart's definitions and manual, manifests/install.yaml
+generate: need-rust ## Write generated files anew: crds/yaml, the chart's definitions, dashboards and manual, manifests/install.yaml
 	cargo run --locked --quiet -p crds --bin crdgen
+	cargo run --locked --quiet -p e2e --bin dashboards
 	cargo run --locked --quiet -p e2e --bin chartgen
 
 .PHONY: need-rust

@@ -18,6 +18,7 @@
 pub mod audit;
 pub mod chart;
 mod cluster;
+pub mod dashboards;
 pub mod demo;
 pub mod edge;
 mod image;
