@@ -3,6 +3,7 @@
 //! They need root, so a feature asks for them: `cargo test -p e2e --features cluster`. A new file beside this one has a
 //! `pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial>` and a line in [`trials`] here.
 
+mod autoscaling;
 mod context;
 mod doctor;
 mod edge;
@@ -10,6 +11,7 @@ mod fixture;
 mod harness;
 mod interruptions;
 mod main_job;
+mod observability;
 mod overflow;
 mod refusals;
 mod robustness;
@@ -51,6 +53,9 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         scaling::trials(ctx),
         doctor::trials(ctx),
         robustness::trials(ctx),
+        // Behind what needs the machine for itself: from here on Prometheus scrapes everybody every second.
+        autoscaling::trials(ctx),
+        observability::trials(ctx),
     ]
     .into_iter()
     .flatten()
