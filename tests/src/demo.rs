@@ -3,6 +3,8 @@
 //! It checks what it shows: a call without a barge-in, a broken protocol rule, a silent recording or webhooks that are
 //! not put back make it fail.
 
+mod load;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -55,6 +57,8 @@ pub async fn run(sandbox: &Sandbox) -> Result<()> {
         call["heard"]["milliseconds"],
         kept.display()
     ));
+
+    load::show(&cluster, simulator, &stage).await?;
 
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
         stage.say("KEEP=1: the cluster stays up until Ctrl-C. In another terminal, as root:");
