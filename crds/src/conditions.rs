@@ -96,6 +96,8 @@ pub enum Reason {
     NumberFound,
     /// The account has no such number.
     NumberNotFound,
+    /// No number for sale fits.
+    NoNumberForSale,
     /// Another PhoneNumber object has the same number.
     NumberTaken,
     /// Another Switchboard uses the number.

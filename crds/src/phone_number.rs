@@ -1,6 +1,6 @@
 //! `PhoneNumber`: a number and its weighted routes.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,10 @@ use crate::{AgentRef, GatewayRef};
     printcolumn(name = "Agent", type_ = "string", json_path = ".status.entryAgent"),
     printcolumn(name = "SID", type_ = "string", json_path = ".status.sid", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(
+    validation = Rule::new("self.deletionPolicy != 'Release' || self.source.type == 'Purchase'")
+        .message("deletionPolicy Release gives a number back to the carrier for good, so it is only for bought ones: set source.type to Purchase, or deletionPolicy to Restore or Retain")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PhoneNumberSpec {
@@ -74,8 +78,9 @@ pub struct PhoneNumberSpec {
     /// say so.
     #[serde(default)]
     pub drift_policy: DriftPolicy,
-    /// What happens to the number when this object is deleted. `Restore`: the webhooks become what they were before.
-    /// `Retain`: nothing is touched.
+    /// What happens to the number when this object is deleted. `Restore`: the webhooks become what they were before, and
+    /// the number stays in the account. `Retain`: nothing is touched. `Release`: a number that was bought for this object
+    /// is given back to the carrier for good; nobody can promise that it can be had again.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -86,11 +91,14 @@ pub struct PhoneNumberSpec {
     validation = needs_member("E164", "e164"),
     validation = only_with("E164", "e164"),
     validation = needs_member("SID", "sid"),
-    validation = only_with("SID", "sid")
+    validation = only_with("SID", "sid"),
+    validation = needs_member("Purchase", "purchase"),
+    validation = only_with("Purchase", "purchase")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NumberSource {
-    /// `E164`: a number the account owns, by its digits. `SID`: the same by the carrier's id.
+    /// `E164`: a number the account owns, by its digits. `SID`: the same by the carrier's id. `Purchase`: a number that is
+    /// bought for this object, once; it costs money every month until it is released.
     #[serde(rename = "type")]
     pub kind: NumberSourceType,
     /// The number in E.164 form, for type `E164`.
@@ -101,6 +109,46 @@ pub struct NumberSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 34, max = 34), regex(pattern = r"^PN[0-9a-fA-F]{32}$"))]
     pub sid: Option<String>,
+    /// What to buy, for type `Purchase`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purchase: Option<NumberPurchase>,
+}
+
+/// Which number to buy: the first for sale that can take calls and fits. Numbers that need an address or other papers on
+/// file come last, and the carrier refuses them where there are none.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("!has(self.areaCode) || self.country in ['US', 'CA']")
+        .message("areaCode is for numbers of the US and Canada: remove areaCode, and use contains for the beginning of the number")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NumberPurchase {
+    /// The country, as ISO 3166-1 names it in two letters: `US`, `GB`.
+    #[schemars(length(min = 2, max = 2), regex(pattern = r"^[A-Z]{2}$"))]
+    pub country: String,
+    /// The kind of number.
+    #[serde(default)]
+    pub number_type: PurchaseType,
+    /// North American area code, such as 808.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 200, max = 999))]
+    pub area_code: Option<u32>,
+    /// Digits that the number has, 2 to 16, in a row; `*` stands for any one digit, letters for their keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 16), regex(pattern = r"^[0-9A-Za-z*]+$"))]
+    pub contains: Option<String>,
+}
+
+/// The kinds of numbers for sale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PurchaseType {
+    /// A number of a city or region.
+    #[default]
+    Local,
+    /// A number that is free for the caller.
+    TollFree,
+    /// A mobile number.
+    Mobile,
 }
 
 /// The ways to name a number.
@@ -110,6 +158,8 @@ pub enum NumberSourceType {
     E164,
     /// By the carrier's id.
     SID,
+    /// By what is bought.
+    Purchase,
 }
 
 /// One agent's share of a number.
@@ -156,6 +206,8 @@ pub enum DeletionPolicy {
     Restore,
     /// It stays as it is.
     Retain,
+    /// It is given back to the carrier, if it was bought for the object.
+    Release,
 }
 
 /// What the operator found and did.
@@ -173,6 +225,9 @@ pub struct PhoneNumberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub e164: Option<String>,
+    /// How the number was bought, for source type `Purchase`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purchase: Option<PurchaseRecord>,
     /// The agent whose pods the carrier asks; it stays the same while it has a route, so that changing weights does not
     /// touch the carrier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +248,19 @@ pub struct PhoneNumberStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How a number was bought. Whatever happens to the operator, no second one is: the candidate is here before it is bought,
+/// a number can be bought only once, and at the carrier it is named after this object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PurchaseRecord {
+    /// The number that was chosen, in E.164 form.
+    #[schemars(length(max = 16))]
+    pub candidate: String,
+    /// When the carrier was first seen to have it in the account. Without it the purchase is still under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bought_at: Option<Time>,
 }
 
 /// The settings of a number that decide where its calls go. Empty: not set.

@@ -7,6 +7,7 @@
 
 pub mod diff;
 mod observe;
+mod purchase;
 mod release;
 pub mod routes;
 pub mod status;
@@ -16,7 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 use crds::conditions::{Reason, Status};
-use crds::{PhoneNumber, PhoneNumberStatus, VoiceAgent, VoiceGateway};
+use crds::{NumberSourceType, PhoneNumber, PhoneNumberStatus, VoiceAgent, VoiceGateway};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -235,12 +236,9 @@ async fn look(ground: &Ground, draft: &mut Draft<'_>, context: &Context) -> Resu
     let (namespace, gateway) = (number.namespace().unwrap_or_default(), &number.spec.gateway_ref.name);
     context.standing.check()?;
     let found = match ground.carrier.turn().await {
-        Ok(turn) => match observe::fetch_number(number, turn.client).await {
-            Ok(Some(found)) => act(&turn.client.clone(), ground, &found, draft, context).await?,
-            Ok(None) => {
-                let sentence = "The account has no such number: check source and the gateway's accountSid";
-                Ok(Seen::blocked(&Finding::no(Reason::NumberNotFound, sentence)))
-            }
+        Ok(turn) => match find(turn.client, draft, context).await? {
+            Ok(Found::Number(found)) => act(turn.client, ground, &found, draft, context).await?,
+            Ok(Found::Nothing(finding)) => Ok(Seen::blocked(&finding)),
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
@@ -256,6 +254,45 @@ async fn look(ground: &Ground, draft: &mut Draft<'_>, context: &Context) -> Resu
             Looked { seen: Seen { bound, ..Seen::blocked(&finding) }, error }
         }
     })
+}
+
+/// What the carrier has.
+enum Found {
+    /// The number.
+    Number(Box<IncomingPhoneNumber>),
+    /// None, for this reason.
+    Nothing(Finding),
+}
+
+/// Finds the number at the carrier, or buys it. The inner error is the carrier's.
+async fn find(
+    client: &Client,
+    draft: &mut Draft<'_>,
+    context: &Context,
+) -> Result<Result<Found, twilio::rest::Error>, Error> {
+    let number = draft.number;
+    let is_to_be_bought = draft.status.sid.is_none();
+    if let Some(wish) = number.spec.source.purchase.as_ref().filter(|_| is_to_be_bought) {
+        let found = purchase::obtain(wish, client, draft, context).await?;
+        if let Ok(Found::Number(_)) = found {
+            let note = "the carrier sold a number for this object";
+            report::tell(context, number, EventType::Normal, "NumberBought", note).await;
+        }
+        return Ok(found);
+    }
+    let sentence = match number.spec.source.kind {
+        NumberSourceType::E164 | NumberSourceType::SID => {
+            "The account has no such number: check source and the gateway's accountSid"
+        }
+        NumberSourceType::Purchase => {
+            "The number that was bought is not in the account any more, and no second one is bought: delete this \
+             PhoneNumber, and create another one to buy another number"
+        }
+    };
+    Ok(observe::fetch_number(number, client).await.map(|found| match found {
+        Some(found) => Found::Number(Box::new(found)),
+        None => Found::Nothing(Finding::no(Reason::NumberNotFound, sentence)),
+    }))
 }
 
 /// Decides and does it; what was seen afterwards, or the carrier's error.

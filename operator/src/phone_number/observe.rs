@@ -33,21 +33,21 @@ pub(super) async fn fetch_number(
     carrier: &Client,
 ) -> Result<Option<IncomingPhoneNumber>, Error> {
     let source = &number.spec.source;
-    match source.kind {
-        NumberSourceType::E164 => match &source.e164 {
-            Some(e164) => carrier.find_number(e164).await,
-            None => Ok(None),
-        },
-        NumberSourceType::SID => {
-            let Some(Ok(sid)) = source.sid.as_ref().map(|sid| sid.parse::<NumberSid>()) else {
-                return Ok(None);
+    let by_sid = match source.kind {
+        NumberSourceType::E164 => {
+            return match &source.e164 {
+                Some(e164) => carrier.find_number(e164).await,
+                None => Ok(None),
             };
-            match carrier.fetch_number(&sid).await {
-                Ok(found) => Ok(Some(found)),
-                Err(Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
         }
+        NumberSourceType::SID => source.sid.as_ref(),
+        NumberSourceType::Purchase => number.status.as_ref().and_then(|s| s.sid.as_ref()),
+    };
+    let Some(Ok(sid)) = by_sid.map(|sid| sid.parse::<NumberSid>()) else { return Ok(None) };
+    match carrier.fetch_number(&sid).await {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -88,14 +88,24 @@ pub(super) fn find_earlier_claimant(
     identity: &Identity,
     context: &Context,
 ) -> Option<String> {
-    let (namespace, uid) = (number.namespace(), number.uid());
     let order = |n: &PhoneNumber| (n.creation_timestamp().map(|t| t.0), n.uid());
+    find_claimant(number, identity, context, |other| order(other) < order(number))
+}
+
+/// Another object of this namespace that has the same number.
+pub(super) fn find_claimant(
+    number: &PhoneNumber,
+    identity: &Identity,
+    context: &Context,
+    fits: impl Fn(&PhoneNumber) -> bool,
+) -> Option<String> {
+    let (namespace, uid) = (number.namespace(), number.uid());
     let claims = |other: &PhoneNumber| {
         other.namespace() == namespace
             && other.uid() != uid
-            && order(other) < order(number)
+            && fits(other)
             && Identity::of(other).meets(identity)
     };
-    let earlier = context.cache.numbers.state_filter(|n| n.0.as_ref().is_ok_and(claims));
-    earlier.first().map(|n| n.name_any())
+    let found = context.cache.numbers.state_filter(|n| n.0.as_ref().is_ok_and(claims));
+    found.first().map(|n| n.name_any())
 }

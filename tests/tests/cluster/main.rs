@@ -13,6 +13,7 @@ mod interruptions;
 mod main_job;
 mod observability;
 mod overflow;
+mod numbers;
 mod refusals;
 mod robustness;
 mod scaling;
@@ -49,6 +50,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         main_job::trials(ctx),
         edge::trials(ctx),
         overflow::trials(ctx),
+        numbers::trials(ctx),
         interruptions::trials(ctx),
         scaling::trials(ctx),
         doctor::trials(ctx),

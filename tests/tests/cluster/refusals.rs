@@ -184,6 +184,22 @@ fn cases() -> Vec<Case> {
         ),
         refused(number, &[("/spec/source", json!({"type": "SID"}))], "type SID needs its settings"),
         refused(number, &[("/spec/source/sid", json!(objects::SID))], "sid is read with type SID only"),
+        refused(number, &[("/spec/source", json!({"type": "Purchase"}))], "type Purchase needs its settings"),
+        refused(
+            number,
+            &[("/spec/source/purchase", json!({"country": "US"}))],
+            "purchase is read with type Purchase only",
+        ),
+        refused(
+            number,
+            &[("/spec/source", json!({"type": "Purchase", "purchase": {"country": "GB", "areaCode": 208}}))],
+            "areaCode is for numbers of the US and Canada",
+        ),
+        refused(
+            number,
+            &[("/spec/deletionPolicy", json!("Release"))],
+            "deletionPolicy Release gives a number back",
+        ),
         fixed(number, &[("/spec/source/e164", json!("+15559990002"))], "source is immutable"),
         fixed(number, &[("/spec/gatewayRef/name", json!("another"))], "gatewayRef is immutable"),
     ]

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use crate::context::{Ctx, PATIENCE};
 use crate::main_job::{NAMESPACE, NUMBER, ready};
 
-const ACCOUNT: &str = "AC00000000000000000000000000000001";
-const TOKEN: &str = "simulated-auth-token";
+pub(crate) const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub(crate) const TOKEN: &str = "simulated-auth-token";
 /// A Lease's 15 s, a look at it every 5 s, and the time to read everything.
 const BACK: Duration = Duration::from_secs(40);
 const FOREIGN: &str = "https://elsewhere.example.com/voice";
@@ -314,6 +314,15 @@ async fn api_server(ctx: Arc<Ctx>) -> Result<()> {
     cluster.check()
 }
 
+/// The pod of the operator that leads.
+pub(crate) async fn leader_pod(cluster: &Cluster) -> Result<String> {
+    wait_for("an operator to lead", PATIENCE, async || {
+        let leading: Vec<_> = operators(cluster).await?.into_iter().filter(|(_, leads)| *leads).collect();
+        Ok(leading.into_iter().next().map(|(name, _)| name))
+    })
+    .await
+}
+
 /// The operator's running pods, and whether each says that it leads.
 async fn operators(cluster: &Cluster) -> Result<Vec<(String, bool)>> {
     let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(cluster.client(), OPERATOR_NAMESPACE);
@@ -331,7 +340,7 @@ async fn operators(cluster: &Cluster) -> Result<Vec<(String, bool)>> {
     Ok(found)
 }
 
-async fn operator_rolled_out(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn operator_rolled_out(cluster: &Cluster) -> Result<()> {
     let rollout = ["rollout", "status", "deployment/switchboard-operator", "-n", OPERATOR_NAMESPACE];
     cluster.kubectl(&[&rollout[..], &["--timeout=120s"]].concat()).await?;
     Ok(())
@@ -356,8 +365,18 @@ pub(crate) async fn told(
 }
 
 async fn merge(cluster: &Cluster, kind: &str, name: &str, patch: &Value) -> Result<()> {
+    merge_in(cluster, NAMESPACE, kind, name, patch).await
+}
+
+pub(crate) async fn merge_in(
+    cluster: &Cluster,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+    patch: &Value,
+) -> Result<()> {
     let patch = patch.to_string();
-    cluster.kubectl(&["patch", kind, name, "-n", NAMESPACE, "--type=merge", "-p", &patch]).await?;
+    cluster.kubectl(&["patch", kind, name, "-n", namespace, "--type=merge", "-p", &patch]).await?;
     Ok(())
 }
 

@@ -242,6 +242,14 @@ impl Client {
         Ok(found.into_iter().find(|number| number.phone_number == phone_number))
     }
 
+    /// The account's number with exactly this label (`FriendlyName`).
+    pub async fn find_labelled(&self, label: &str) -> Result<Option<IncomingPhoneNumber>, Error> {
+        let query = Form::default().set("FriendlyName", label).encode();
+        let first = self.path(&format!("IncomingPhoneNumbers.json?{query}"));
+        let found = self.list::<IncomingNumbersPage>(first).await?;
+        Ok(found.into_iter().find(|number| number.friendly_name.as_deref() == Some(label)))
+    }
+
     /// One number.
     pub async fn fetch_number(&self, sid: &NumberSid) -> Result<IncomingPhoneNumber, Error> {
         self.ask(self.request(Method::GET, &self.path(&format!("IncomingPhoneNumbers/{sid}.json")))).await
@@ -271,10 +279,11 @@ impl Client {
         Ok(page.available_phone_numbers)
     }
 
-    /// Buys a number. There is no idempotency key: after an unclear end, [`Client::find_number`] first.
-    pub async fn buy_number(&self, phone_number: &str) -> Result<IncomingPhoneNumber, Error> {
-        self.ask(self.post("IncomingPhoneNumbers.json", &Form::default().set("PhoneNumber", phone_number)))
-            .await
+    /// Buys a number under a label of at most 64 characters. There is no idempotency key: after an unclear end,
+    /// [`Client::find_labelled`] first.
+    pub async fn buy_number(&self, phone_number: &str, label: &str) -> Result<IncomingPhoneNumber, Error> {
+        let form = Form::default().set("PhoneNumber", phone_number).set("FriendlyName", label);
+        self.ask(self.post("IncomingPhoneNumbers.json", &form)).await
     }
 
     /// Gives a number back for good.

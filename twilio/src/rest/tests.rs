@@ -226,7 +226,10 @@ async fn numbers_are_searched_bought_fetched_and_released() {
         "capabilities":{"mms":true,"SMS":true,"voice":true},"address_requirements":"none"}]}"#;
     let number = number_json("+18089251571", "");
     let released = Answer { status: 204, retry_after: None, body: String::new() };
-    let answers = [ok(available), Answer { status: 201, ..ok(number.clone()) }, ok(number), released];
+    let labelled = number.replace(r#""friendly_name":"""#, r#""friendly_name":"switchboard 1""#);
+    let owned = format!(r#"{{"incoming_phone_numbers":[{number},{labelled}],"next_page_uri":null}}"#);
+    let answers =
+        [ok(available), Answer { status: 201, ..ok(number.clone()) }, ok(owned), ok(number), released];
     let (script, client) = twilio_answering(answers).await;
     let search = NumberSearch {
         country: "US".parse().unwrap(),
@@ -238,7 +241,9 @@ async fn numbers_are_searched_bought_fetched_and_released() {
     };
     let found = client.search_numbers(&search).await.unwrap();
     assert_eq!(found[0].capabilities, Capabilities { voice: true, sms: true });
-    let bought = client.buy_number(&found[0].phone_number).await.unwrap();
+    let bought = client.buy_number(&found[0].phone_number, "switchboard 1").await.unwrap();
+    let labelled = client.find_labelled("switchboard 1").await.unwrap().unwrap();
+    assert_eq!(labelled.friendly_name.as_deref(), Some("switchboard 1"));
     assert_eq!(client.fetch_number(&bought.sid).await.unwrap(), bought);
     client.release_number(&bought.sid).await.unwrap();
     let root = format!("/2010-04-01/Accounts/{ACCOUNT}");
@@ -247,6 +252,7 @@ async fn numbers_are_searched_bought_fetched_and_released() {
             "GET {root}/AvailablePhoneNumbers/US/Local.json?VoiceEnabled=true&AreaCode=808&InLocality=Hilo+Bay"
         ),
         format!("POST {root}/IncomingPhoneNumbers.json"),
+        format!("GET {root}/IncomingPhoneNumbers.json?FriendlyName=switchboard+1"),
         format!("GET {root}/IncomingPhoneNumbers/{NUMBER}.json"),
         format!("DELETE {root}/IncomingPhoneNumbers/{NUMBER}.json"),
     ];

@@ -3,17 +3,19 @@
 //! What the real API would refuse is refused with its code. A wrong password is an answer, not a violation (people mistype
 //! them); an unknown path, a body that is no form, an undocumented field or an invalid value is both.
 
+mod available;
 mod calls;
 mod log;
 mod numbers;
 
 pub(super) use self::log::RestLog;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -66,6 +68,7 @@ type Answer = Result<(StatusCode, Value), ApiError>;
 
 async fn handle(
     State(carrier): State<Carrier>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -76,8 +79,9 @@ async fn handle(
     if fault.delay_milliseconds > 0 {
         tokio::time::sleep(Duration::from_millis(fault.delay_milliseconds)).await;
     }
+    let from = peer.as_deref();
     if let Some(status) = fault.status {
-        carrier.rest_log().note(&method, &uri, &body, status);
+        carrier.rest_log().note(from, &method, &uri, &body, status);
         return faulty(status, &fault);
     }
     let answer = match authenticate(&carrier, &headers) {
@@ -91,7 +95,7 @@ async fn handle(
         let body = json!({"code": code, "message": message, "more_info": more_info, "status": status});
         (StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), body)
     });
-    carrier.rest_log().note(&method, &uri, &body, status.as_u16());
+    carrier.rest_log().note(from, &method, &uri, &body, status.as_u16());
     let extra = [
         ("Content-Type", "application/json;charset=utf-8"),
         ("Twilio-Request-Id", &super::ids::sid("RQ")),
@@ -155,14 +159,19 @@ async fn dispatch(carrier: &Carrier, method: &Method, uri: &Uri, headers: &Heade
     }
     match (&segments[1..], method.as_str()) {
         ([], "GET") => Ok((StatusCode::OK, account(carrier))),
+        (["AvailablePhoneNumbers", country, kind], "GET") => {
+            available::search(carrier, &request, country, kind, path)
+        }
         (["IncomingPhoneNumbers"], "GET") => numbers::list(carrier, &request, path),
+        (["IncomingPhoneNumbers"], "POST") => numbers::buy(carrier, &request),
+        (["IncomingPhoneNumbers", sid], "DELETE") => numbers::release(carrier, sid, path),
         (["IncomingPhoneNumbers", sid], "GET" | "POST") => {
             numbers::fetch_or_update(carrier, &request, sid, path)
         }
         (["Calls"], "GET") => calls::list(carrier, &request, path),
         (["Calls"], "POST") => calls::create(carrier, &request),
         (["Calls", sid], "GET" | "POST") => calls::fetch_or_update(carrier, &request, sid, path).await,
-        ([] | ["IncomingPhoneNumbers" | "Calls", ..], _) => {
+        ([] | ["IncomingPhoneNumbers" | "AvailablePhoneNumbers" | "Calls", ..], _) => {
             carrier.violations().record(Rule::RestPath, format!("{method} {path}"));
             Err(ApiError::new(405, 20004, "Method not allowed"))
         }

@@ -63,7 +63,8 @@ impl Services {
         let config = ModelConfig { switches: carrier.switches().clone(), ..scenario.model() };
         let model = model::serve(model, config, registry, violations.clone());
         let router = carrier.router().merge(sessions(model.clone()));
-        tokio::spawn(async move { axum::serve(twilio, router).await });
+        let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+        tokio::spawn(async move { axum::serve(twilio, service).await });
         Ok(Self { carrier, model, violations })
     }
 }

@@ -8,16 +8,9 @@ const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
 /// Every field of every kind is in one of these at least.
 pub(super) fn all() -> Vec<Value> {
-    vec![
-        gateway(),
-        agent(),
-        manual_agent(),
-        builtin_agent(),
-        external_agent(),
-        forwarding_agent(),
-        number(),
-        number_by_sid(),
-    ]
+    let agents = [agent(), manual_agent(), builtin_agent(), external_agent(), forwarding_agent()];
+    let numbers = [number(), number_by_sid(), number_to_buy()];
+    [&[gateway()], &agents[..], &numbers].concat()
 }
 
 pub(super) fn gateway() -> Value {
@@ -143,6 +136,15 @@ pub(super) fn number() -> Value {
 fn number_by_sid() -> Value {
     let mut number = number();
     number["spec"]["source"] = json!({"type": "SID", "sid": SID});
+    number
+}
+
+fn number_to_buy() -> Value {
+    let mut number = number();
+    number["spec"]["source"] = json!({"type": "Purchase", "purchase": {
+        "country": "US", "numberType": "TollFree", "areaCode": 833, "contains": "555*",
+    }});
+    number["spec"]["deletionPolicy"] = json!("Release");
     number
 }
 

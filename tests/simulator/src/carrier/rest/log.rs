@@ -1,9 +1,12 @@
 //! Every REST request as it was answered, for tests that count what the product asks for.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use axum::extract::ConnectInfo;
 use axum::http::{Method, Uri};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::pairs;
@@ -22,12 +25,23 @@ struct Requests {
 }
 
 impl RestLog {
-    /// One more, with the status it was answered with, be the answer lost or not.
-    pub(super) fn note(&self, method: &Method, uri: &Uri, body: &[u8], status: u16) {
+    /// One more, with the status it was answered with, be the answer lost or not. `from` is the peer's address: a pod's
+    /// own, where nothing translates it.
+    pub(super) fn note(
+        &self,
+        from: Option<&ConnectInfo<SocketAddr>>,
+        method: &Method,
+        uri: &Uri,
+        body: &[u8],
+        status: u16,
+    ) {
         let form = if *method == Method::POST { body } else { uri.query().unwrap_or_default().as_bytes() };
         let fields: Vec<_> = pairs(form).into_iter().map(|(name, value)| json!([name, value])).collect();
-        let request =
-            json!({"method": method.as_str(), "path": uri.path(), "fields": fields, "status": status});
+        let request = json!({
+            "method": method.as_str(), "path": uri.path(), "fields": fields, "status": status,
+            "from": from.map(|ConnectInfo(peer)| peer.ip()),
+            "atMilliseconds": Timestamp::now().as_millisecond(),
+        });
         let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner); // a list stays a list
         requests.count += 1;
         if requests.kept.len() == KEPT {
