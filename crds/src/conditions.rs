@@ -15,6 +15,8 @@ pub enum ConditionType {
     Ready,
     /// VoiceGateway: the carrier accepts the credentials.
     CredentialsVerified,
+    /// VoiceGateway: no key of media streams is being replaced.
+    StreamKeysCurrent,
     /// VoiceGateway: session state is known to every pod.
     StoreShared,
     /// VoiceAgent: everything the spec refers to exists.
@@ -56,6 +58,12 @@ pub enum Reason {
     CarrierUnavailable,
     /// The carrier refused a request for a reason of its own.
     CarrierRefused,
+    /// One key signs and verifies.
+    KeysCurrent,
+    /// A new key waits for all pods to have it.
+    KeyPublished,
+    /// A new key signs, and the old one still verifies.
+    KeyPromoted,
     /// The keyring Secret cannot be read as a keyring.
     KeyringInvalid,
     /// The store is Redis.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,31 @@ pub struct VoiceGatewaySpec {
     pub carrier: Carrier,
     /// Where session state lives that more than one pod must know.
     pub store: Store,
+    /// The keys that sign the tokens of media streams.
+    #[serde(default)]
+    pub stream_keys: StreamKeyPolicy,
+}
+
+/// When the keys that sign media stream tokens are replaced. A new key is published first, signs when every pod has it,
+/// and the old one goes when its last token is past: no call notices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamKeyPolicy {
+    /// Days after which a key is replaced. To replace it at once, give the annotation
+    /// switchboard.dev/rotate-stream-keys another value, such as today's date.
+    #[serde(default = "default_max_age_days")]
+    #[schemars(range(min = 1, max = 3650))]
+    pub max_age_days: u32,
+}
+
+impl Default for StreamKeyPolicy {
+    fn default() -> Self {
+        Self { max_age_days: default_max_age_days() }
+    }
+}
+
+const fn default_max_age_days() -> u32 {
+    90
 }
 
 /// How requests to the public URL reach the media pods.
@@ -142,13 +167,28 @@ pub struct TwilioCarrier {
     )]
     pub account_sid: String,
     /// One or two keys that hold an auth token of the account (an API key cannot verify signatures). All of them verify
-    /// webhook signatures, the first is used for REST; two are for the time of a rotation.
+    /// webhook signatures; for REST the first that Twilio takes is used. Two are for the time of a rotation.
     #[schemars(length(min = 1, max = 2))]
     pub auth_token_secret_refs: Vec<SecretKeyRef>,
+    /// An API key for the operator's own REST requests (numbers, the account), so that they go on when an auth token is
+    /// revoked, and can be revoked without one. Media pods use the auth token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<TwilioApiKey>,
     /// Base of the REST API: a region of Twilio's, or a simulator.
     #[serde(default = "default_api_base_url")]
     #[schemars(length(min = 8, max = 256), regex(pattern = r"^https?://[^?#]*[^/?#]$"))]
     pub api_base_url: String,
+}
+
+/// An API key of a Twilio account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TwilioApiKey {
+    /// The key's id, `SK` and 32 hexadecimal digits.
+    #[schemars(length(min = 34, max = 34), regex(pattern = r"^SK[0-9a-fA-F]{32}$"))]
+    pub sid: String,
+    /// The key that holds the API key's secret.
+    pub secret_ref: SecretKeyRef,
 }
 
 fn default_api_base_url() -> String {
@@ -196,7 +236,7 @@ pub struct VoiceGatewayStatus {
     /// The keys that sign media stream tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_keys: Option<StreamKeys>,
-    /// Ready, CredentialsVerified, StoreShared.
+    /// Ready, CredentialsVerified, StreamKeysCurrent, StoreShared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
@@ -213,6 +253,9 @@ pub struct StreamKeys {
     /// The key that signs new tokens.
     #[schemars(length(max = 63))]
     pub signing: String,
+    /// Since when it signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_since: Option<Time>,
     /// The keys that verify tokens.
     #[schemars(length(max = 16), inner(length(max = 63)))]
     pub verifying: Vec<String>,

@@ -13,7 +13,12 @@ use crate::report::Kind;
 const CONDITIONS: [(Kind, &[ConditionType]); 3] = [
     (
         Kind::VoiceGateway,
-        &[ConditionType::Ready, ConditionType::CredentialsVerified, ConditionType::StoreShared],
+        &[
+            ConditionType::Ready,
+            ConditionType::CredentialsVerified,
+            ConditionType::StreamKeysCurrent,
+            ConditionType::StoreShared,
+        ],
     ),
     (
         Kind::VoiceAgent,

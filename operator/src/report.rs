@@ -297,3 +297,6 @@ where
     tracing::info!(name = object.meta().name, status = new.status, reason = new.reason, "Ready changed");
     tell(context, object, kind, &new.reason, &new.message).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,7 @@ fn fenced(config: Config, standing: Standing) -> Result<Client, kube::Error> {
 }
 
 /// Asks pods for their load: plain HTTP to an address of the pod network.
-fn pod_client() -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn pod_client() -> Result<reqwest::Client, reqwest::Error> {
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has the default protocol versions")

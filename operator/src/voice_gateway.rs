@@ -1,13 +1,14 @@
-//! VoiceGateway: the credentials are checked at the carrier, and the stream keyring exists.
+//! VoiceGateway: the credentials are checked at the carrier, and the stream keyring exists and is rotated.
 
 pub mod carrier;
 pub mod keyring;
+mod pods;
 pub mod status;
 
 use std::sync::Arc;
 
 use crds::conditions::Reason;
-use crds::{VoiceGateway, VoiceGatewayStatus};
+use crds::{SecretKeyRef, VoiceGateway, VoiceGatewayStatus};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -26,7 +27,7 @@ use crate::references::{self, Missing};
 use crate::report::{self, Error, Kind};
 use crate::voice_agent::agent_file::gateway_secret_keys;
 use carrier::NoCarrier;
-use keyring::KeyringError;
+use keyring::{KeyringError, Keys};
 use status::Findings;
 
 type Guarded = DeserializeGuard<VoiceGateway>;
@@ -71,7 +72,15 @@ pub fn names_secret(store: &Store<Guarded>, secret: &PartialObjectMeta<Secret>) 
 }
 
 fn has_key_in(gateway: &VoiceGateway, secret: &str) -> bool {
-    gateway_secret_keys(&gateway.spec).iter().any(|r| r.name == secret)
+    secret_keys(gateway).iter().any(|r| r.name == secret)
+}
+
+/// Everything secret that a gateway names: what its agents' pods get, and what is the operator's alone.
+fn secret_keys(gateway: &VoiceGateway) -> Vec<SecretKeyRef> {
+    let api_key = gateway.spec.carrier.twilio.as_ref().and_then(|twilio| twilio.api_key.as_ref());
+    let mut keys = gateway_secret_keys(&gateway.spec);
+    keys.extend(api_key.map(|key| key.secret_ref.clone()));
+    keys
 }
 
 /// Checks and makes, then says so.
@@ -80,22 +89,22 @@ async fn reconcile(gateway: Arc<VoiceGateway>, context: Arc<Context>) -> Result<
         return Ok(Action::await_change());
     }
     context.cache.wait_until_complete().await;
-    let keys = ensure_keys(&gateway, &context).await?;
+    let keys = tend_keys(&gateway, &context).await?;
+    let key_look = keys.as_ref().map_or(context.resync, |keys| keys.look_again);
     let (credentials, unavailable) = check_credentials(&gateway, &context).await?;
     let status = status::compute(&gateway, Findings { credentials, keys }, Timestamp::now());
     write_status(&gateway, &status, &context).await?;
     match unavailable {
         // The condition is written; now wait as the carrier wishes.
         Some(error) => Err(error.into()),
-        None => Ok(Action::requeue(spread(context.resync, &gateway.uid().unwrap_or_default(), 0))),
+        None => {
+            Ok(Action::requeue(spread(context.resync, &gateway.uid().unwrap_or_default(), 0).min(key_look)))
+        }
     }
 }
 
-async fn ensure_keys(
-    gateway: &VoiceGateway,
-    context: &Context,
-) -> Result<Result<crds::StreamKeys, Finding>, Error> {
-    match keyring::ensure(&context.client, gateway).await {
+async fn tend_keys(gateway: &VoiceGateway, context: &Context) -> Result<Result<Keys, Finding>, Error> {
+    match keyring::tend(context, gateway).await {
         Ok(keys) => Ok(Ok(keys)),
         Err(KeyringError::Cluster(error)) => Err(Error::Cluster(error)),
         Err(error @ (KeyringError::Unreadable(_) | KeyringError::Random)) => {
@@ -111,7 +120,7 @@ async fn check_credentials(
     context: &Context,
 ) -> Result<(Finding, Option<twilio::rest::Error>), Error> {
     let namespace = gateway.namespace().unwrap_or_default();
-    let keys = gateway_secret_keys(&gateway.spec);
+    let keys = secret_keys(gateway);
     let missing = contents::missing_secrets(&context.client, &context.cache, &namespace, keys).await?;
     if !missing.is_empty() {
         return Ok((not_found(&missing), None));

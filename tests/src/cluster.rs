@@ -163,7 +163,15 @@ impl Cluster {
     /// When it fails; the message has what it said.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::from(self.tools.command("kubectl")?);
-        let output = command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments).output().await?;
+        let output = command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            // By default in the home folder and named after the address, which clusters side by side have in common.
+            .arg("--cache-dir")
+            .arg(self.directory.join("kubectl-cache"))
+            .args(arguments)
+            .output()
+            .await?;
         ensure!(
             output.status.success(),
             "kubectl {} failed ({}): {}",

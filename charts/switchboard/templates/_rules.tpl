@@ -15,10 +15,11 @@ it made as an option (autoscaler, Ingress), and leaves the rest to the garbage c
 - apiGroups: [switchboard.dev]
   resources: [voicegateways/finalizers, voiceagents/finalizers]
   verbs: [update]
-# Secrets that resources name are read; stream keyrings are made once and never changed.
+# Secrets that resources name are read; stream keyrings are made and rotated. Their names are not known beforehand, and
+# roles know no patterns, so these verbs are for every Secret; watchNamespaces limits them to namespaces.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [configmaps, services, serviceaccounts]
   verbs: [get, list, watch, create, patch]

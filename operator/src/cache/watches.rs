@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! A store has a change before any [`Feed`] tells of it. A broken watch is a matter of this module alone: feeds carry no
-//! errors, so no controller pauses because of one, and every watch waits for itself ([`Pause`]).
+//! errors, so no controller pauses because of one, and every watch waits for itself (`Pause`).
 
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -109,3 +109,30 @@ pub(super) fn find_claimant(
     let found = context.cache.numbers.state_filter(|n| n.0.as_ref().is_ok_and(claims));
     found.first().map(|n| n.name_any())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, NumberVerbs as _};
+    use crds::PhoneNumberStatus;
+
+    const SID: &str = "PN00000000000000000000000000000001";
+
+    fn by_sid() -> PhoneNumber {
+        let mut number = testing::number();
+        number.spec.source = serde_json::from_value(serde_json::json!({"type": "SID", "sid": SID})).unwrap();
+        number
+    }
+
+    #[test]
+    fn two_objects_mean_the_same_number_by_digits_or_id_asked_for_or_found() {
+        let by_digits = testing::number();
+        assert!(Identity::of(&by_digits).meets(&Identity::of(&by_digits.clone())));
+        assert!(!Identity::of(&by_digits).meets(&Identity::of(&by_sid())), "nobody knows yet");
+        let found = PhoneNumberStatus { sid: Some(SID.to_owned()), ..PhoneNumberStatus::default() };
+        assert!(Identity::of(&by_digits.with_status(found)).meets(&Identity::of(&by_sid())));
+        let found =
+            PhoneNumberStatus { e164: Some("+15551230001".to_owned()), ..PhoneNumberStatus::default() };
+        assert!(Identity::of(&by_sid().with_status(found)).meets(&Identity::of(&testing::number())));
+    }
+}

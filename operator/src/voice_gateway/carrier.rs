@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crds::{CarrierType, SecretKeyRef, TwilioCarrier, VoiceGateway};
+use crds::{CarrierType, SecretKeyRef, TwilioApiKey, TwilioCarrier, VoiceGateway};
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
@@ -144,16 +144,17 @@ pub async fn reach(
         return Ok(Ok(known));
     }
     let mut clients = Vec::new();
-    for reference in references(twilio) {
-        match references::fetch_secret(&context.client, &namespace, reference).await? {
+    for (id, reference) in credentials(twilio) {
+        let secret = match references::fetch_secret(&context.client, &namespace, reference).await? {
             Err(missing) => return Ok(Err(NoCarrier::Missing(missing))),
-            Ok(token) => clients.push(Client::new(
-                context.transport.clone(),
-                &twilio.api_base_url,
-                account.clone(),
-                Credentials::AuthToken(token),
-            )),
-        }
+            Ok(secret) => secret,
+        };
+        let credentials = match id {
+            None => Credentials::AuthToken(secret),
+            Some(sid) => Credentials::ApiKey { sid: sid.to_owned(), secret },
+        };
+        let transport = context.transport.clone();
+        clients.push(Client::new(transport, &twilio.api_base_url, account.clone(), credentials));
     }
     let has_others = clients.len() > 1;
     let Some(client) = accepted(clients).await else { return Ok(Err(NoCarrier::Invalid(invalid))) };
@@ -162,9 +163,12 @@ pub async fn reach(
     Ok(Ok(carrier))
 }
 
-/// The credentials for REST, in the order in which they are tried.
-fn references(twilio: &TwilioCarrier) -> impl Iterator<Item = &SecretKeyRef> {
-    twilio.auth_token_secret_refs.iter()
+/// The credentials for REST: the API key, if there is one; or the auth tokens, in the order in which they are tried.
+fn credentials(twilio: &TwilioCarrier) -> Vec<(Option<&str>, &SecretKeyRef)> {
+    match &twilio.api_key {
+        Some(TwilioApiKey { sid, secret_ref }) => vec![(Some(sid.as_str()), secret_ref)],
+        None => twilio.auth_token_secret_refs.iter().map(|reference| (None, reference)).collect(),
+    }
 }
 
 /// The first client that the carrier takes; where it takes none or says nothing, the first.
@@ -192,12 +196,14 @@ fn made_of(
     secrets: &Store<PartialObjectMeta<Secret>>,
 ) -> Question {
     let namespace = gateway.namespace().unwrap_or_default();
-    let versions = references(twilio).map(|reference| {
-        let version =
-            cache::find(secrets, &namespace, &reference.name).map(|s| (s.uid(), s.resource_version()));
-        (&reference.name, &reference.key, version)
-    });
-    let versions: Vec<_> = versions.collect();
+    let versions: Vec<_> = credentials(twilio)
+        .into_iter()
+        .map(|(id, reference)| {
+            let secret = cache::find(secrets, &namespace, &reference.name);
+            let version = secret.map(|s| (s.uid(), s.resource_version()));
+            (id, &reference.name, &reference.key, version)
+        })
+        .collect();
     Question::of((&gateway.meta().uid, &twilio.account_sid, &twilio.api_base_url, versions))
 }
 

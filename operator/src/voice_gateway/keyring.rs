@@ -1,26 +1,60 @@
-//! The stream keyring: made once with a random key, never overwritten.
+//! The stream keyring: made with a random key, and rotated (`rotation`). Each step is one write of the Secret, with the
+//! version it was decided on, and all that is remembered between steps is in the Secret.
 //!
 //! Pods of every agent of the gateway mount it. A keyring that cannot be read is left alone, because calls may be
 //! running on it; the condition says so.
 
+mod rotation;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use call_session::Redacted;
 use call_session::agent_file::{KEYRING_FILE, Keyring};
 use crds::{StreamKeys, VoiceGateway};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client, Resource as _, ResourceExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::runtime::events::EventType;
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
 
+use super::pods;
 use crate::apply::{FIELD_MANAGER, is_conflict};
+use crate::context::Context;
+use crate::finding::Finding;
+use crate::report;
 use crate::voice_agent::build::MANAGED_BY;
+pub(super) use rotation::PodKeys;
+use rotation::{Ring, Step, Wishes};
+
+/// On a VoiceGateway: another value than before asks for a rotation at once.
+pub const ROTATE_ANNOTATION: &str = "switchboard.dev/rotate-stream-keys";
+/// On the Secret: when the signing key became that.
+const SINCE_ANNOTATION: &str = "switchboard.dev/signing-since";
+/// On the Secret: the key that is published and does not sign yet.
+const NEXT_ANNOTATION: &str = "switchboard.dev/next-key";
+/// On the Secret: the last request for a rotation that was followed.
+const ROTATED_FOR_ANNOTATION: &str = "switchboard.dev/rotated-for";
 
 /// The Secret of a gateway's keyring.
 pub fn secret_name(gateway: &str) -> String {
     format!("{gateway}-stream-keys")
+}
+
+/// Where the keys stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// For the status.
+    pub keys: StreamKeys,
+    /// For the condition.
+    pub rotation: Finding,
+    /// When there is something to do again.
+    pub look_again: Duration,
 }
 
 /// The keyring cannot be used.
@@ -43,49 +77,115 @@ impl From<kube::Error> for KeyringError {
     }
 }
 
-/// Reads the keyring, or makes it where there is none.
-pub async fn ensure(client: &Client, gateway: &VoiceGateway) -> Result<StreamKeys, KeyringError> {
-    let api = Api::<Secret>::namespaced(client.clone(), &gateway.namespace().unwrap_or_default());
+/// Reads the keyring, or makes it where there is none, and takes the next step of its rotation.
+pub async fn tend(context: &Context, gateway: &VoiceGateway) -> Result<Keys, KeyringError> {
     let name = secret_name(&gateway.name_any());
-    if let Some(found) = api.get_opt(&name).await? {
-        return describe(&found, name);
+    let secret = ensure(context, gateway, &name).await?;
+    let ring = read(&secret, &name)?;
+    let request = gateway.annotations().get(ROTATE_ANNOTATION).cloned();
+    let wishes = Wishes { max_age: rotation::days(gateway.spec.stream_keys.max_age_days), request };
+    let said = if ring.is_rotating() { pods::fetch_keys(context, gateway).await } else { Vec::new() };
+    let now = Timestamp::now();
+    let (step, finding) = ring.plan(&wishes, &said, now);
+    let (next, word) = match step {
+        Step::Wait(look_again) => {
+            return Ok(Keys { keys: describe(&ring, name), rotation: finding, look_again });
+        }
+        Step::Publish(id) => (ring.published(id, random_key()?, wishes.request.clone()), "published"),
+        Step::Promote => (ring.promoted(now), "promoted"),
+        Step::Retire => (ring.retired(), "retired"),
+    };
+    write(context, &secret, &next).await?;
+    let signing = next.keyring.signing.clone();
+    tracing::info!(signing, step = word, "stream keys");
+    let note = format!("a stream key was {word}; {signing} signs");
+    report::tell(context, gateway, EventType::Normal, "StreamKeysRotated", &note).await;
+    if next.is_rotating() {
+        let version = format!("{signing}-{}", next.next.as_deref().unwrap_or("none"));
+        pods::nudge(context, gateway, &version).await;
+    }
+    // Nobody has it yet, so where the next step stands is only known when the pods were asked again.
+    let (_, rotation) = next.plan(&wishes, &[None], now);
+    Ok(Keys { keys: describe(&next, name), rotation, look_again: Duration::from_secs(1) })
+}
+
+async fn ensure(context: &Context, gateway: &VoiceGateway, name: &str) -> Result<Secret, KeyringError> {
+    let api = Api::<Secret>::namespaced(context.client.clone(), &gateway.namespace().unwrap_or_default());
+    if let Some(found) = api.get_opt(name).await? {
+        return Ok(found);
     }
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&parameters, &new_secret(gateway)?).await {
-        Ok(made) => describe(&made, name),
+    match api.create(&parameters, &new_secret(gateway, Timestamp::now())?).await {
+        Ok(made) => Ok(made),
         // Another replica made it in between.
-        Err(error) if is_conflict(&error) => describe(&api.get(&name).await?, name),
+        Err(error) if is_conflict(&error) => Ok(api.get(name).await?),
         Err(error) => Err(error.into()),
     }
 }
 
-fn describe(secret: &Secret, secret_name: String) -> Result<StreamKeys, KeyringError> {
+/// Writes a ring over the one that was read; a conflict if that changed.
+async fn write(context: &Context, secret: &Secret, ring: &Ring) -> Result<(), KeyringError> {
+    let Ring { keyring, signing_since, next, rotated_for } = ring;
+    let patch = json!({
+        "metadata": {
+            "resourceVersion": secret.resource_version(),
+            "annotations": {
+                SINCE_ANNOTATION: signing_since.to_string(),
+                NEXT_ANNOTATION: next,
+                ROTATED_FOR_ANNOTATION: rotated_for,
+            },
+        },
+        "data": {KEYRING_FILE: ByteString(to_json(keyring))},
+    });
+    let api = Api::<Secret>::namespaced(context.client.clone(), &secret.namespace().unwrap_or_default());
+    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch(&secret.name_any(), &parameters, &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+fn read(secret: &Secret, name: &str) -> Result<Ring, KeyringError> {
     let bytes = secret.data.as_ref().and_then(|d| d.get(KEYRING_FILE));
     let keyring = bytes.and_then(|b| serde_json::from_slice::<Keyring>(&b.0).ok());
-    match keyring {
-        Some(Keyring { signing, keys }) if keys.contains_key(&signing) => {
-            Ok(StreamKeys { secret_name, signing, verifying: keys.into_keys().collect() })
-        }
-        Some(_) | None => Err(KeyringError::Unreadable(secret_name)),
+    let keyring = keyring.filter(|Keyring { signing, keys }| keys.contains_key(signing));
+    let keyring = keyring.ok_or_else(|| KeyringError::Unreadable(name.to_owned()))?;
+    let said = |annotation: &str| secret.annotations().get(annotation).cloned();
+    // One that is not in the ring says nothing.
+    let next = said(NEXT_ANNOTATION).filter(|id| keyring.keys.contains_key(id) && *id != keyring.signing);
+    let since = said(SINCE_ANNOTATION).and_then(|since| since.parse().ok());
+    let made = secret.creation_timestamp().map(|Time(made)| made);
+    let signing_since = since.or(made).unwrap_or_else(Timestamp::now);
+    Ok(Ring { keyring, signing_since, next, rotated_for: said(ROTATED_FOR_ANNOTATION) })
+}
+
+fn describe(ring: &Ring, secret_name: String) -> StreamKeys {
+    StreamKeys {
+        secret_name,
+        signing: ring.keyring.signing.clone(),
+        signing_since: Some(Time(ring.signing_since)),
+        verifying: ring.keyring.keys.keys().cloned().collect(),
     }
 }
 
-fn new_secret(gateway: &VoiceGateway) -> Result<Secret, KeyringError> {
+fn to_json(keyring: &Keyring) -> Vec<u8> {
+    serde_json::to_vec(keyring).expect("a keyring has only string keys")
+}
+
+fn new_secret(gateway: &VoiceGateway, now: Timestamp) -> Result<Secret, KeyringError> {
     let keyring = Keyring {
         signing: FIRST_KEY.to_owned(),
         keys: BTreeMap::from([(FIRST_KEY.to_owned(), random_key()?)]),
     };
-    let json = serde_json::to_vec(&keyring).expect("a keyring has only string keys");
     let (key, value) = MANAGED_BY;
     Ok(Secret {
         metadata: ObjectMeta {
             name: Some(secret_name(&gateway.name_any())),
             namespace: gateway.namespace(),
             labels: Some([(key.to_owned(), value.to_owned())].into()),
+            annotations: Some([(SINCE_ANNOTATION.to_owned(), now.to_string())].into()),
             owner_references: gateway.controller_owner_ref(&()).map(|o| vec![o]),
             ..ObjectMeta::default()
         },
-        data: Some([(KEYRING_FILE.to_owned(), ByteString(json))].into()),
+        data: Some([(KEYRING_FILE.to_owned(), ByteString(to_json(&keyring)))].into()),
         ..Secret::default()
     })
 }
@@ -107,9 +207,12 @@ mod tests {
     #[test]
     fn a_new_keyring_is_readable_and_every_one_is_different() {
         let gateway = testing::gateway();
-        let secrets = [new_secret(&gateway).unwrap(), new_secret(&gateway).unwrap()];
+        let now = Timestamp::from_second(7).unwrap();
+        let secrets = [new_secret(&gateway, now).unwrap(), new_secret(&gateway, now).unwrap()];
         assert_ne!(secrets[0].data, secrets[1].data);
-        let keys = describe(&secrets[0], "default-stream-keys".to_owned()).unwrap();
+        let ring = read(&secrets[0], "default-stream-keys").unwrap();
+        assert_eq!((ring.signing_since, &ring.next), (now, &None));
+        let keys = describe(&ring, "default-stream-keys".to_owned());
         assert_eq!(keys.signing, "k1");
         assert_eq!(keys.verifying, ["k1"]);
         assert_eq!(secrets[0].metadata.name.as_deref(), Some("default-stream-keys"));
@@ -123,6 +226,6 @@ mod tests {
             ),
             ..Secret::default()
         };
-        assert!(matches!(describe(&secret, "a".to_owned()), Err(KeyringError::Unreadable(_))));
+        assert!(matches!(read(&secret, "a"), Err(KeyringError::Unreadable(_))));
     }
 }

@@ -1,9 +1,10 @@
 //! The status of a gateway: a pure function of what was found.
 
 use crds::conditions::{ConditionType, Reason, set_condition};
-use crds::{StoreType, StreamKeys, VoiceGateway, VoiceGatewayStatus};
+use crds::{StoreType, VoiceGateway, VoiceGatewayStatus};
 use jiff::Timestamp;
 
+use super::keyring::Keys;
 use crate::finding::Finding;
 
 /// What was found out about a gateway.
@@ -12,7 +13,7 @@ pub struct Findings {
     /// Whether the carrier takes the credentials.
     pub credentials: Finding,
     /// The stream keys.
-    pub keys: Result<StreamKeys, Finding>,
+    pub keys: Result<Keys, Finding>,
 }
 
 /// Computes the status.
@@ -20,16 +21,19 @@ pub fn compute(gateway: &VoiceGateway, findings: Findings, now: Timestamp) -> Vo
     let Findings { credentials, keys } = findings;
     let mut status = gateway.status.clone().unwrap_or_default();
     status.observed_generation = gateway.metadata.generation;
-    let (ready, stream_keys) = match keys {
-        Err(finding) => (finding, status.stream_keys.take()),
-        Ok(keys) => (credentials.clone(), Some(keys)),
+    let (ready, rotation) = match keys {
+        Err(finding) => (finding.clone(), finding),
+        Ok(Keys { keys, rotation, look_again: _ }) => {
+            status.stream_keys = Some(keys);
+            (credentials.clone(), rotation)
+        }
     };
-    status.stream_keys = stream_keys;
     let mut set = |kind, finding: Finding| {
         set_condition(&mut status.conditions, finding.condition(kind, gateway.metadata.generation), now);
     };
     set(ConditionType::Ready, ready);
     set(ConditionType::CredentialsVerified, credentials);
+    set(ConditionType::StreamKeysCurrent, rotation);
     set(ConditionType::StoreShared, store(gateway.spec.store.kind));
     status
 }
@@ -49,13 +53,20 @@ fn store(kind: StoreType) -> Finding {
 mod tests {
     use super::*;
     use crate::testing;
+    use crds::StreamKeys;
 
     fn verified() -> Finding {
         Finding::yes(Reason::CredentialsVerified)
     }
 
     fn keys() -> StreamKeys {
-        StreamKeys { secret_name: "s".to_owned(), signing: "k1".to_owned(), verifying: vec!["k1".to_owned()] }
+        let k1 = || "k1".to_owned();
+        StreamKeys { secret_name: "s".to_owned(), signing: k1(), signing_since: None, verifying: vec![k1()] }
+    }
+
+    fn settled() -> Keys {
+        let rotation = Finding::yes(Reason::KeysCurrent);
+        Keys { keys: keys(), rotation, look_again: std::time::Duration::from_secs(60) }
     }
 
     fn words(status: &VoiceGatewayStatus) -> Vec<String> {
@@ -64,13 +75,14 @@ mod tests {
 
     #[test]
     fn accepted_credentials_and_keys_make_it_ready() {
-        let findings = Findings { credentials: verified(), keys: Ok(keys()) };
+        let findings = Findings { credentials: verified(), keys: Ok(settled()) };
         let status = compute(&testing::gateway(), findings, Timestamp::UNIX_EPOCH);
         assert_eq!(
             words(&status),
             [
                 "Ready=True CredentialsVerified",
                 "CredentialsVerified=True CredentialsVerified",
+                "StreamKeysCurrent=True KeysCurrent",
                 "StoreShared=False MemoryStore"
             ]
         );

@@ -8,12 +8,16 @@ mod context;
 mod doctor;
 mod edge;
 mod fixture;
+mod gateways;
 mod harness;
 mod interruptions;
+mod leadership;
 mod main_job;
 mod observability;
 mod overflow;
+mod namespaces;
 mod numbers;
+mod overflow;
 mod refusals;
 mod robustness;
 mod scaling;
@@ -51,9 +55,12 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         edge::trials(ctx),
         overflow::trials(ctx),
         numbers::trials(ctx),
+        gateways::trials(ctx),
         interruptions::trials(ctx),
         scaling::trials(ctx),
         doctor::trials(ctx),
+        leadership::trials(ctx),
+        namespaces::trials(ctx),
         robustness::trials(ctx),
         // Behind what needs the machine for itself: from here on Prometheus scrapes everybody every second.
         autoscaling::trials(ctx),

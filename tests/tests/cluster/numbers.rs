@@ -117,7 +117,7 @@ async fn crash(ctx: Arc<Ctx>) -> Result<()> {
 
     let object = wait_until_ready(cluster, NAMESPACE, "phonenumber", "crashed", PATIENCE).await?;
     assert_eq!(object["status"]["e164"], candidate, "the one that was bought");
-    assert_eq!(owned(&ctx, "+1415").await?, [candidate.clone()], "and no other");
+    assert_eq!(owned(&ctx, "+1415").await?, std::slice::from_ref(&candidate), "and no other");
     delete(cluster, "crashed").await?;
     assert_eq!(owned(&ctx, "+1415").await?, [""; 0], "released with its object");
     operator_rolled_out(cluster).await?;

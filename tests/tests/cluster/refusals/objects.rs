@@ -25,8 +25,10 @@ pub(super) fn gateway() -> Value {
             "carrier": {"type": "Twilio", "twilio": {
                 "accountSid": ACCOUNT,
                 "authTokenSecretRefs": [secret("twilio"), secret("twilio-next")],
+                "apiKey": {"sid": "SK00000000000000000000000000000001", "secretRef": secret("twilio-api")},
                 "apiBaseUrl": "http://10.240.0.1:4010",
             }},
+            "streamKeys": {"maxAgeDays": 30},
             "store": {"type": "Redis", "redis": {"urlSecretRef": secret("redis")}},
         }),
     )
@@ -184,6 +186,7 @@ pub(super) fn smallest() -> [(Value, Value); 3] {
     });
     let mut full_gateway = gateway.clone();
     full_gateway["exposure"] = json!({"type": "Ingress"});
+    full_gateway["streamKeys"] = json!({"maxAgeDays": 90});
     full_gateway["carrier"]["twilio"]["apiBaseUrl"] = json!("https://api.twilio.com");
 
     let agent = json!({
