@@ -14,7 +14,6 @@ mod interruptions;
 mod leadership;
 mod main_job;
 mod observability;
-mod overflow;
 mod namespaces;
 mod numbers;
 mod overflow;
