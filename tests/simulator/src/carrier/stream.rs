@@ -5,6 +5,8 @@
 //! messages from `start` on, `chunk` the frames, `timestamp` their presentation time; marks come back by [`Playout`]'s
 //! rules. *Caveats:* sound still waiting when the product closes the socket is not played.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -38,7 +40,8 @@ use crate::voice::mulaw::{FRAME_BYTES, SILENCE};
 
 /// For the TCP connection and for the upgrade, each.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Messages waiting for a product that does not read: ten seconds of frames.
+/// Messages waiting for a product that does not read: ten seconds of frames. Echoes of marks do not count: a `clear` brings
+/// thousands at once, as many as the product sent.
 const UNREAD_MESSAGES: usize = 500;
 /// Half a second of frames; more waits where it is counted.
 const SEND_BUFFER: usize = 8 * 1024;
@@ -124,6 +127,13 @@ fn prepare(socket: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A message on its way to the product.
+struct Outgoing {
+    frame: Frame,
+    /// A mark's.
+    is_echo: bool,
+}
+
 struct Session<'a> {
     call: &'a Call,
     sid: String,
@@ -136,10 +146,12 @@ struct Session<'a> {
     /// The caller's audio that has not been sent yet, and when its first byte was spoken.
     unsent: (Vec<u8>, u64),
     /// Messages kept back by the jitter.
-    late: Vec<Frame>,
+    late: Vec<Outgoing>,
     is_stalled: bool,
     has_overflowed: bool,
-    writer: mpsc::Sender<Frame>,
+    /// Messages that wait for the product, but echoes.
+    unread: Arc<AtomicUsize>,
+    writer: mpsc::UnboundedSender<Outgoing>,
     reader: futures_util::stream::SplitStream<Socket>,
     writing: tokio::task::JoinHandle<()>,
 }
@@ -147,11 +159,16 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn start(call: &'a Call, stream: &Stream, sid: String, socket: Socket) -> Self {
         let (mut sink, reader) = socket.split();
-        let (writer, mut waiting) = mpsc::channel(UNREAD_MESSAGES);
+        let (writer, mut waiting) = mpsc::unbounded_channel::<Outgoing>();
+        let unread = Arc::new(AtomicUsize::new(0));
+        let taken = unread.clone();
         let writing = tokio::spawn(async move {
-            while let Some(frame) = waiting.recv().await {
+            while let Some(Outgoing { frame, is_echo }) = waiting.recv().await {
                 if sink.send(frame).await.is_err() {
                     return;
+                }
+                if !is_echo {
+                    taken.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         });
@@ -167,6 +184,7 @@ impl<'a> Session<'a> {
             late: Vec::new(),
             is_stalled: false,
             has_overflowed: false,
+            unread,
             writer,
             reader,
             writing,
@@ -320,7 +338,7 @@ impl<'a> Session<'a> {
     }
 
     fn write(&mut self, message: &Value) {
-        let frame = Frame::text(message.to_string());
+        let frame = Outgoing { frame: Frame::text(message.to_string()), is_echo: message["event"] == "mark" };
         // What is late holds back all behind it, as on one connection.
         if self.faults.jitter_milliseconds > 0 {
             self.late.push(frame);
@@ -329,14 +347,16 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn hand_over(&mut self, frame: Frame) {
-        let full = self.writer.try_send(frame);
-        if matches!(full, Err(mpsc::error::TrySendError::Full(_)))
-            && !std::mem::replace(&mut self.is_stalled, true)
-        {
-            let detail = "the product stopped reading the media stream";
-            self.call.refuse(Refused::new(Rule::StreamStalled, detail));
+    fn hand_over(&mut self, message: Outgoing) {
+        if !message.is_echo && self.unread.fetch_add(1, Ordering::Relaxed) >= UNREAD_MESSAGES {
+            self.unread.fetch_sub(1, Ordering::Relaxed); // it is lost
+            if !std::mem::replace(&mut self.is_stalled, true) {
+                let detail = "the product stopped reading the media stream";
+                self.call.refuse(Refused::new(Rule::StreamStalled, detail));
+            }
+            return;
         }
+        let _ = self.writer.send(message); // the writer is gone with its socket only
     }
 
     /// Says `stop` where the carrier ends the stream, and closes the socket.
@@ -355,7 +375,7 @@ impl<'a> Session<'a> {
             let stop = json!({"accountSid": self.call.carrier.settings().account.sid, "callSid": self.call.record.sid});
             self.send("stop", "stop", stop);
             let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-            let _ = self.writer.try_send(Frame::Close(Some(normal))); // a full queue: the product is gone anyway
+            self.hand_over(Outgoing { frame: Frame::Close(Some(normal)), is_echo: false });
         }
         drop(self.writer);
         // What the product still says is read and dropped until it closes too; a slow one is left behind.

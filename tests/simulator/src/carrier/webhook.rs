@@ -56,8 +56,10 @@ impl Webhooks {
         let redirect = reqwest::redirect::Policy::none();
         // For clients beside this one; fails only when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = trust.http(&edges).redirect(redirect).user_agent("TwilioProxy/1.1").build()?;
-        Ok(Self { http, edges, trust, auth_token, switches })
+        // A connection for each request: kept ones would always lead to the same pod behind a Service.
+        let http =
+            trust.http(&edges).redirect(redirect).user_agent("TwilioProxy/1.1").pool_max_idle_per_host(0);
+        Ok(Self { http: http.build()?, edges, trust, auth_token, switches })
     }
 
     pub(super) fn edges(&self) -> &[Edge] {

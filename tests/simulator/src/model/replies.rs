@@ -117,7 +117,7 @@ impl Session {
         let response = response_json(&frame, "in_progress", Value::Null, &[], Value::Null);
         self.send(json!({"type": "response.created", "response": response}));
         self.ask_whether_read(id.clone());
-        if self.switches.fails_reply() {
+        if self.faults.failing_replies > 0 && self.switches.fails_reply() {
             steps = VecDeque::from([(now + self.behaviour.first_audio(), Step::Fail)]);
         }
         if self.faults.unannounced_audio {
