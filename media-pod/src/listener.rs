@@ -1,10 +1,12 @@
 //! One door: a bounded HTTP/1.1 server, and the step from a request to a WebSocket.
 //!
-//! Bounds that axum's own server does not set: connections at once, and time to send a request's head. A connection
-//! above the bound waits in the kernel's backlog; one that is silent is closed. An upgraded connection no longer counts
-//! here, its owner bounds it.
+//! Bounds that axum's own server does not set: connections at once, and time to send a request's head. When all places are
+//! taken and another connection comes, the one that has been without a request for longest gives way, so that sockets
+//! which say nothing keep nobody out; where all are busy it waits in the kernel's backlog. An upgraded connection no longer
+//! counts here, its owner bounds it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,11 +15,12 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use hyper::service::Service as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::duplex::{Bounds, Duplex, Transport};
+use crate::metrics::Metrics;
 
 /// HTTP connections at once, per door. Twilio, probes and scrapers need a few dozen; each costs some 10 kB.
 const MOST_CONNECTIONS: usize = 1024;
@@ -42,16 +46,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// Serves until `stop`, then lets open requests end.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let house = Arc::new(House::new(MOST_CONNECTIONS));
     let open = TaskTracker::new();
     loop {
-        let accepted = tokio::select! {
+        let stream = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &connections) => accepted,
+            stream = accept(&listener) => stream,
         };
-        let Some((stream, permit)) = accepted else { return };
-        let service = TowerToHyperService::new(router.clone());
+        let seat = tokio::select! {
+            () = stop.cancelled() => break,
+            seat = house.seat(&metrics) => Arc::new(seat),
+        };
+        let router = TowerToHyperService::new(router.clone());
+        let guest = seat.clone();
+        let service = hyper::service::service_fn(move |request| {
+            let busy = guest.clone().busy();
+            let answer = router.call(request);
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                answer
+            }
+        });
         let stop = stop.clone();
         open.spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new()
@@ -64,12 +86,12 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             // How a connection ends is its peer's business: a broken one says nothing about us.
             let _ = tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = seat.left.cancelled() => Ok(()),
                 () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
             };
-            drop(permit);
         });
     }
     open.close();
@@ -78,11 +100,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await.ok()?; // never closed
+async fn accept(listener: &TcpListener) -> tokio::net::TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -90,13 +108,108 @@ async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "no TCP_NODELAY");
                 }
-                return Some((stream, permit));
+                return stream;
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// The places of a door, and who in them has no request.
+struct House {
+    places: Arc<Semaphore>,
+    idle: Mutex<Idle>,
+}
+
+/// Connections without a request, by the order in which they became so.
+#[derive(Default)]
+struct Idle {
+    next: u64,
+    since: BTreeMap<u64, CancellationToken>,
+}
+
+impl House {
+    fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), idle: Mutex::default() }
+    }
+
+    /// A place, made free by the connection that has been idle for longest if there is no other.
+    async fn seat(self: &Arc<Self>, metrics: &Metrics) -> Seat {
+        if self.places.available_permits() == 0
+            && let Some((_, longest)) = self.idle().since.pop_first()
+        {
+            longest.cancel();
+            metrics.connections_shed.inc();
+        }
+        let place = self.places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let seat = Seat {
+            house: self.clone(),
+            left: CancellationToken::new(),
+            idle: Mutex::default(),
+            _place: place,
+        };
+        seat.rest();
+        seat
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner) // a map is never half changed
+    }
+}
+
+/// A connection's place.
+struct Seat {
+    house: Arc<House>,
+    /// Cancelled when it must give way.
+    left: CancellationToken,
+    /// Its number among the idle ones.
+    idle: Mutex<Option<u64>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    /// It has no request.
+    fn rest(&self) {
+        let mut idle = self.house.idle();
+        let number = idle.next;
+        idle.next += 1;
+        idle.since.insert(number, self.left.clone());
+        *self.number() = Some(number);
+    }
+
+    /// It has a request, until this is dropped.
+    fn busy(self: Arc<Self>) -> Busy {
+        self.wake();
+        Busy(self)
+    }
+
+    fn wake(&self) {
+        let mut idle = self.house.idle();
+        if let Some(number) = self.number().take() {
+            idle.since.remove(&number);
+        }
+    }
+
+    fn number(&self) -> MutexGuard<'_, Option<u64>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// A request is answered.
+struct Busy(Arc<Seat>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.rest();
     }
 }
 

@@ -74,6 +74,8 @@ labels! {
         Malformed => "malformed",
         /// The store did not answer.
         Store => "store",
+        /// The keyring's signing key cannot be used.
+        Keyring => "keyring",
     }
     /// Where a call without a slot went.
     OverflowLabel {
@@ -113,6 +115,8 @@ labels! {
         Malformed => "malformed",
         /// No token, or one that does not verify.
         Token => "token",
+        /// The keyring cannot be used: no token can be verified.
+        Keyring => "keyring",
         /// The token was made for another account, call or agent.
         TokenForeign => "token_foreign",
         /// The token is past its time.
@@ -345,6 +349,8 @@ pub struct Metrics {
     pub calls_overflowed: CountersBy<OverflowLabel>,
     /// Streams refused.
     pub streams_refused: CountersBy<StreamRefusal>,
+    /// Silent connections closed to make room for others.
+    pub connections_shed: IntCounter,
     /// Media-stream frames we could not use.
     pub phone_faults: CountersBy<PhoneFault>,
     /// The most bytes that ever waited for a phone leg.
@@ -457,6 +463,11 @@ impl Metrics {
                 "switchboard_streams_refused_total",
                 "Media streams refused before a model session was attached.",
                 "reason",
+            )?,
+            connections_shed: counter(
+                r,
+                "switchboard_connections_shed_total",
+                "Connections without a request, closed because a door was full and another one came.",
             )?,
             phone_faults: counters(
                 r,

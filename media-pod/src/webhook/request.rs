@@ -66,7 +66,8 @@ impl Refusal {
                 WebhookRefusal::Malformed
             }
             Self::Signature => WebhookRefusal::Signature,
-            Self::Store | Self::Keyring => WebhookRefusal::Store,
+            Self::Store => WebhookRefusal::Store,
+            Self::Keyring => WebhookRefusal::Keyring,
         }
     }
 
