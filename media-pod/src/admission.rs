@@ -133,17 +133,19 @@ impl Sentence {
         Self { text: text.into(), language: agent.persona.language.clone() }
     }
 
-    /// Our own words, which are English whatever the agent speaks.
-    pub fn ours(text: impl Into<String>) -> Self {
-        Self { text: text.into(), language: "en-US".to_owned() }
+    /// One of our own sentences, in the agent's language where we speak it.
+    pub fn ours(agent: &AgentFile, choose: impl FnOnce(Phrases) -> String) -> Self {
+        let phrases = Phrases::of(&agent.persona.language);
+        let language = phrases.language.clone();
+        Self { text: choose(phrases), language }
     }
 }
 
 /// What a caller hears who is not taken.
 pub fn sentence_for(refusal: CallRefusal, agent: &AgentFile) -> Sentence {
     match refusal {
-        CallRefusal::Suspended => Sentence::ours(SUSPENDED),
-        CallRefusal::Attempts => Sentence::ours(Phrases::default().apology),
+        CallRefusal::Suspended => Sentence::ours(agent, |phrases| phrases.not_in_service),
+        CallRefusal::Attempts => Sentence::ours(agent, |phrases| phrases.apology),
         CallRefusal::Full
         | CallRefusal::Concurrency
         | CallRefusal::CallerRate
@@ -158,5 +160,3 @@ pub fn sentence_for(refusal: CallRefusal, agent: &AgentFile) -> Sentence {
         }
     }
 }
-
-const SUSPENDED: &str = "This line is not in service at the moment. Please call again later.";

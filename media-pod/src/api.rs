@@ -244,7 +244,10 @@ fn transcript(journal: &Journal) -> Vec<Line> {
         | Fact::ToolEnded { .. }
         | Fact::Unknown => None,
     });
-    lines.collect()
+    let mut lines: Vec<Line> = lines.collect();
+    // What a caller said is often known only after its answer: it stands where it was said.
+    lines.sort_by_key(|line| line.at_milliseconds);
+    lines
 }
 
 fn events(journal: &Journal, state: &CallState) -> Vec<HappenedAt> {

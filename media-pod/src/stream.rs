@@ -128,6 +128,7 @@ const fn status(refusal: StreamRefusal) -> StatusCode {
         | StreamRefusal::StartTimeout
         | StreamRefusal::StartTooLarge
         | StreamRefusal::Token
+        | StreamRefusal::Keyring
         | StreamRefusal::TokenForeign
         | StreamRefusal::TokenExpired
         | StreamRefusal::TokenUsed
@@ -148,6 +149,7 @@ const fn close_code(refusal: StreamRefusal) -> u16 {
         | StreamRefusal::StartTimeout
         | StreamRefusal::StartTooLarge
         | StreamRefusal::Token
+        | StreamRefusal::Keyring
         | StreamRefusal::TokenForeign
         | StreamRefusal::TokenExpired
         | StreamRefusal::TokenUsed
@@ -221,23 +223,34 @@ async fn accept(pod: &Pod, start: &Start) -> Result<Accepted, StreamRefusal> {
     let agent = pod.agent();
     let claims = verify_token(pod, &agent, start)?;
     if !pod.phase.borrow().admits() {
+        bounce(pod, &claims).await;
         return Err(StreamRefusal::Draining);
     }
     let admitted = pod.calls.admit(&claims.call, claims.epoch, agent.max_calls_per_pod);
-    let admitted = admitted.map_err(|refusal| match refusal {
-        NotAdmitted::Full => StreamRefusal::Full,
-        NotAdmitted::Present => StreamRefusal::TokenUsed,
-    })?;
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(NotAdmitted::Present) => return Err(StreamRefusal::TokenUsed),
+        Err(NotAdmitted::Full) => {
+            bounce(pod, &claims).await;
+            return Err(StreamRefusal::Full);
+        }
+    };
     match pod.stored(pod.store.attach(&claims.call, claims.epoch, &pod.owner).await) {
         Some(Attachment::Attached) | None => Ok(Accepted { agent, claims, admitted }),
         Some(Attachment::Used | Attachment::Superseded | Attachment::Over) => Err(StreamRefusal::TokenUsed),
     }
 }
 
+/// Leaves word that this pod is alive and does not take the leg, so that the next one is opened at once.
+async fn bounce(pod: &Pod, claims: &Claims) {
+    let ending = Ending { reason: EndReason::HandedOver, next: Next::Reconnect };
+    pod.stored(pod.store.record_ending(&claims.call, claims.epoch, &ending).await);
+}
+
 fn verify_token(pod: &Pod, agent: &AgentFile, start: &Start) -> Result<Claims, StreamRefusal> {
     let keys = StreamKeys::new(&pod.keyring.borrow()).map_err(|error| {
         tracing::error!(%error, "the keyring cannot be used; no stream is accepted");
-        StreamRefusal::Token
+        StreamRefusal::Keyring
     })?;
     let key = own_key(agent);
     let bearer = Bearer { account: &start.account_sid, call: &start.call_sid, agent: &key };

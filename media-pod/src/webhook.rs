@@ -26,8 +26,8 @@ use call_session::agent_file::{AgentFile, Keyring};
 use opentelemetry::trace::SpanKind;
 use tokio::sync::watch;
 
-use self::after::{After, after_leg, after_transfer};
-use self::answer::Twiml;
+use self::after::{After, Pause, after_leg, after_transfer};
+use self::answer::{NextStream, Twiml};
 pub use self::answer::{TOKEN_PARAMETER, stream_url};
 use self::overflow::{Instead, Tried, instead};
 use self::request::{CallForm, Refusal, Verified};
@@ -173,7 +173,7 @@ impl<'a> Webhook<'a> {
 
     fn answer_new(&self, call: &CallRecord, verdict: Verdict, tried: &Tried) -> Result<Twiml, Refusal> {
         match verdict {
-            Verdict::Admitted => self.connect(call, Epoch(0)),
+            Verdict::Admitted => self.connect(NextStream { call, epoch: Epoch(0), pause: Pause::default() }),
             Verdict::Refused(refusal) => Ok(self.answer_refused(call, refusal, tried)),
         }
     }
@@ -204,7 +204,7 @@ impl<'a> Webhook<'a> {
             return Ok(Twiml::nothing());
         }
         if let Some(status) = &self.form.dial_status {
-            return Ok(after_transfer(status));
+            return Ok(after_transfer(self.agent, status));
         }
         let loaded = self.counted(self.state.store.load_call(&self.form.call).await);
         let known = loaded.flatten().unwrap_or_default();
@@ -219,11 +219,11 @@ impl<'a> Webhook<'a> {
     async fn answer_after(&self, epoch: Epoch, known: &CallState) -> Result<Twiml, Refusal> {
         let call = known.record.clone().unwrap_or_else(|| self.announced());
         match after_leg(epoch, known, self.agent.recovery.attempts) {
-            After::Connect(next) => {
+            After::Connect { epoch, pause } => {
                 if known.record.is_some() {
                     self.admission().readmit(&call, self.now).await;
                 }
-                self.connect(&call, next)
+                self.connect(NextStream { call: &call, epoch, pause })
             }
             After::HangUp => {
                 self.release(known).await;
@@ -264,9 +264,9 @@ impl<'a> Webhook<'a> {
         Ok(())
     }
 
-    fn connect(&self, call: &CallRecord, epoch: Epoch) -> Result<Twiml, Refusal> {
+    fn connect(&self, next: NextStream<'_>) -> Result<Twiml, Refusal> {
         let keyring = self.state.keyring.borrow().clone();
-        answer::connect(self.agent, &keyring, call, epoch, self.now).map_err(|error| {
+        answer::connect(self.agent, &keyring, next, self.now).map_err(|error| {
             tracing::error!(%error, "the keyring cannot be used; no stream can be opened");
             Refusal::Keyring
         })

@@ -6,6 +6,7 @@ use call_session::Epoch;
 use call_session::agent_file::{AgentFile, Carrier, Keyring, TransferTarget};
 use twilio::twiml::{self, Connect, Dial, Say, Stream};
 
+use super::after::Pause;
 use crate::admission::{Sentence, is_e164};
 use crate::clock::UnixMs;
 use crate::store::{AgentKey, CallRecord};
@@ -48,14 +49,22 @@ impl IntoResponse for Twiml {
     }
 }
 
-/// A stream to the call's agent, with a token for this leg.
+/// A stream that is to be opened for a call.
+#[derive(Clone, Copy)]
+pub(super) struct NextStream<'a> {
+    pub(super) call: &'a CallRecord,
+    pub(super) epoch: Epoch,
+    pub(super) pause: Pause,
+}
+
+/// A stream to the call's agent, with a token for this leg, after a while of silence.
 pub(super) fn connect(
     agent: &AgentFile,
     keyring: &Keyring,
-    call: &CallRecord,
-    epoch: Epoch,
+    next: NextStream<'_>,
     now: UnixMs,
 ) -> Result<Twiml, KeyringError> {
+    let NextStream { call, epoch, pause: Pause(seconds) } = next;
     let Carrier::Twilio { twilio } = &agent.carrier;
     let claims = Claims {
         account: twilio.account_sid.clone(),
@@ -70,7 +79,9 @@ pub(super) fn connect(
     let stream =
         Stream::new(stream_url(&agent.public_url, &call.agent)).with_parameter(TOKEN_PARAMETER, token);
     let action = Some(action_url(&agent.public_url, &call.agent, epoch));
-    Ok(Twiml { response: twiml::Response::new().connect(Connect { action, stream }), word: "stream" })
+    let response = twiml::Response::new();
+    let response = if seconds > 0 { response.pause(seconds) } else { response };
+    Ok(Twiml { response: response.connect(Connect { action, stream }), word: "stream" })
 }
 
 /// A call to the target's number. Its end is asked about under the leg's action.

@@ -232,8 +232,8 @@ fn twiml(inner: &str) -> Answer {
 }
 
 fn apology() -> Answer {
-    let words = call_session::plan::Phrases::default().apology;
-    twiml(&format!(r#"<Say language="en-US">{words}</Say><Hangup />"#))
+    let words = call_session::plan::Phrases::of("de-DE").apology;
+    twiml(&format!(r#"<Say language="de-DE">{words}</Say><Hangup />"#))
 }
 
 fn hang_up() -> Answer {
@@ -399,12 +399,15 @@ async fn another_agent_s_path_is_not_found_and_other_methods_are_not_allowed() {
 }
 
 #[tokio::test]
-async fn a_suspended_agent_says_so() {
+async fn a_suspended_agent_says_so_in_its_language_or_in_english() {
     let pod = Pod::new().configured(|agent| agent.suspended = true);
-    let words = "This line is not in service at the moment. Please call again later.";
-    assert_eq!(pod.announce().await, twiml(&format!(r#"<Say language="en-US">{words}</Say><Hangup />"#)));
+    let words = "Dieser Anschluss ist zurzeit nicht in Betrieb. Bitte rufen Sie später noch einmal an.";
+    assert_eq!(pod.announce().await, twiml(&format!(r#"<Say language="de-DE">{words}</Say><Hangup />"#)));
     assert_eq!(pod.state.metrics.calls_refused.count(CallRefusal::Suspended), 1);
     assert_eq!(pod.slots().await, Slots::default());
+    let other = pod.configured(|agent| agent.persona.language = "ja-JP".to_owned());
+    let words = "This line is not in service at the moment. Please call again later.";
+    assert_eq!(other.announce().await, twiml(&format!(r#"<Say language="en-US">{words}</Say><Hangup />"#)));
 }
 
 #[tokio::test]
@@ -509,7 +512,7 @@ async fn after_a_transfer_the_call_ends_and_one_that_failed_says_so() {
         pod.post("action/0", &form).await
     };
     assert_eq!(ended("completed").await, hang_up());
-    assert!(ended("no-answer").await.body.contains("Nobody could be reached."));
+    assert!(ended("no-answer").await.body.contains("Es war niemand zu erreichen."));
 }
 
 #[tokio::test]
@@ -529,6 +532,16 @@ async fn a_leg_that_ended_without_a_word_is_followed_by_the_next_until_the_attem
     assert_eq!(pod.action(2).await, apology());
     assert_eq!(pod.state.metrics.calls_refused.count(CallRefusal::Attempts), 1);
     assert_eq!(pod.slots().await, Slots::default());
+}
+
+#[tokio::test]
+async fn a_stream_that_reached_no_pod_is_opened_again_after_a_pause() {
+    let pod = Pod::new();
+    pod.announce().await;
+    pod.attach(0).await;
+    assert!(!pod.action(0).await.body.contains("<Pause"), "its pod may have died, or the socket only");
+    let again = pod.action(1).await.body;
+    assert!(again.contains(r#"<Response><Pause length="2" /><Connect"#), "{again}");
 }
 
 #[tokio::test]
