@@ -15,7 +15,7 @@
 //! | Opening | the socket is open, `session.created` is awaited; `Configure` may already come | [`OPEN_TIMEOUT`] |
 //! | Warm | a connection kept ahead of a call; answers nothing | never |
 //! | Configuring | `session.update` is out. Commands wait, bounded: nothing may be appended before `session.updated`, because the server still expects another audio format | [`CONFIGURE_TIMEOUT`] |
-//! | Live | turns, barge-in, tool loop; once `Expiring`, [`RETIREMENT`] after the socket opened | a response that is asked for or active and silent for too long |
+//! | Live | turns, barge-in, tool loop; once `Expiring`, [`RETIREMENT`] after the socket opened or a while before the session's announced end | a response that is asked for or active and silent for too long |
 //! | Ended | every input is refused | |
 //!
 //! In `Live` at most one response is active and at most one `response.create` is in flight; both, and what waits behind
@@ -63,9 +63,15 @@ pub const OPEN_TIMEOUT: Ms = Ms(10_000);
 /// How long `session.updated` may take. The caller waits meanwhile; another engine is the better answer.
 pub const CONFIGURE_TIMEOUT: Ms = Ms(5_000);
 
-/// When a connection asks to be replaced, counted from its opening. The documented limit of a session is 60 minutes, 30 in
-/// older documents, and it ends without a warning: three minutes are enough for a pause in any conversation.
+/// When a connection asks to be replaced, counted from its opening, where the server does not say when the session ends. The
+/// documented limit is 60 minutes, 30 in older documents, and it comes without a warning.
 pub const RETIREMENT: Ms = Ms::from_secs(27 * 60);
+
+/// How long before a session's end it is replaced: three minutes are enough for a pause in any conversation.
+const NOTICE: Ms = Ms::from_secs(3 * 60);
+
+/// No session lasts longer, whatever the server says.
+const LONGEST_SERVICE: Ms = Ms::from_secs(57 * 60);
 
 /// Everything that can happen to a connection. Frames do not print: they quote people.
 #[derive(Clone, PartialEq)]
@@ -202,6 +208,8 @@ impl RealtimeError {
 pub struct Realtime {
     now: Ms,
     opened: Ms,
+    /// Unix seconds at the opening.
+    opened_at: Option<u64>,
     expires_at: Option<u64>,
     service: Service,
     state: State,
@@ -237,11 +245,28 @@ impl Realtime {
         Self {
             now,
             opened: now,
+            opened_at: None,
             expires_at: None,
             service: Service::Active,
             state: State::Opening { attached: None },
             out: Outbox::default(),
         }
+    }
+
+    /// The same with the time of day, so that the server's word about the session's end counts: Unix seconds of now.
+    pub fn opened_at(now: Ms, unix_seconds: u64) -> Self {
+        Self { opened_at: Some(unix_seconds), ..Self::new(now) }
+    }
+
+    /// When the connection asks to be replaced. A short session is used for half of its time at least; an end in the past is
+    /// the fault of a clock and says nothing.
+    fn retirement(&self) -> Ms {
+        let seconds = self.expires_at.zip(self.opened_at).map(|(end, begin)| end.saturating_sub(begin));
+        let service = match seconds.map(Ms::from_secs) {
+            None | Some(Ms::ZERO) => RETIREMENT,
+            Some(life) => Ms(life.0.saturating_sub(NOTICE.0).max(life.0 / 2)).min(LONGEST_SERVICE),
+        };
+        self.opened + service
     }
 
     /// When the server will end the session, in Unix seconds, as far as it has said so.
@@ -406,7 +431,7 @@ impl Realtime {
 
     /// Says once, in time, that the provider will end this session.
     fn retire(&mut self) {
-        if self.service == Service::Active && self.now >= self.opened + RETIREMENT {
+        if self.service == Service::Active && self.now >= self.retirement() {
             self.service = Service::Retiring;
             self.out.event(ModelEvent::Expiring);
         }
@@ -444,7 +469,7 @@ impl Realtime {
             State::Opening { .. } => Some(self.opened + OPEN_TIMEOUT),
             State::Configuring { since, .. } => Some(*since + CONFIGURE_TIMEOUT),
             State::Live(live) => {
-                let retirement = (self.service == Service::Active).then(|| self.opened + RETIREMENT);
+                let retirement = (self.service == Service::Active).then(|| self.retirement());
                 live.deadline(self.now).into_iter().chain(retirement).min()
             }
             State::Warm | State::Ended => None,

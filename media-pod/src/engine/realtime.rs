@@ -29,6 +29,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, handshake};
 use twilio::Secret;
 
+use crate::clock;
 use crate::duplex::{Bounds, Duplex, Incoming, Transport};
 use crate::metrics::{Metrics, ProviderFault};
 use crate::timeline::Timeline;
@@ -261,7 +262,8 @@ impl Session {
 impl Open {
     fn new(socket: Duplex) -> Self {
         let timeline = Timeline::begin(Ms::ZERO);
-        Self { socket, machine: Realtime::new(timeline.now()), timeline }
+        let machine = Realtime::opened_at(timeline.now(), clock::system()().seconds());
+        Self { socket, machine, timeline }
     }
 
     fn feed(&mut self, input: RealtimeInput, metrics: &Metrics) {

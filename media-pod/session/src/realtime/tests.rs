@@ -36,6 +36,11 @@ impl Bench {
         Self { machine: Realtime::new(Ms::ZERO), now: Ms::ZERO }
     }
 
+    /// The same at this time of day, in Unix seconds.
+    pub(super) fn opened_at(unix_seconds: u64) -> Self {
+        Self { machine: Realtime::opened_at(Ms::ZERO, unix_seconds), now: Ms::ZERO }
+    }
+
     /// A configured connection, with what that took already out of the way.
     pub(super) fn live(config: RealtimeConfig) -> Self {
         let mut bench = Self::new();

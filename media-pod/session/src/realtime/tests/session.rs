@@ -176,6 +176,28 @@ fn a_connection_says_once_and_in_time_that_its_session_will_end() {
 }
 
 #[test]
+fn a_session_whose_end_is_announced_is_replaced_in_time_before_it() {
+    let minutes = |minutes: u64| Ms::from_secs(minutes * 60);
+    let now = 1_790_000_000;
+    // The announced end, and when the connection asks to be replaced.
+    for (expires_at, retirement) in [
+        (json!(now + 60 * 60), minutes(57)),
+        (json!(now + 30 * 60), minutes(27)),
+        (json!(now + 4 * 60), minutes(2)),
+        (json!(now + 24 * 3600), minutes(57)),
+        (json!(now - 5), RETIREMENT),
+        (json!(null), RETIREMENT),
+    ] {
+        let mut bench = Bench::opened_at(now);
+        bench.server(json!({"type": "session.created", "session": {"expires_at": expires_at}}));
+        bench.input(RealtimeInput::Configure(Box::new(config())));
+        bench.server(json!({"type": "session.updated", "session": {}}));
+        assert_eq!(bench.wait(), [Out::Told(ModelEvent::Expiring)]);
+        assert_eq!(bench.now, retirement, "{expires_at}");
+    }
+}
+
+#[test]
 fn a_connection_that_grew_old_before_its_call_says_so_at_once() {
     let mut bench = Bench::new();
     bench.server(json!({"type": "session.created", "session": {}}));
