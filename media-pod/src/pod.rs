@@ -4,6 +4,7 @@
 //! first answer on. [`Running::leave`] goes through the departure and closes the doors behind the last call.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ impl Running {
             }
         };
         let first = agent.subscribe().borrow().clone();
-        let store = open_store(&first, &secrets)?;
+        let store = open_store(&first, &secrets, extra_ca_file.as_deref())?;
         metrics.call_capacity.set(i64::from(first.max_calls_per_pod));
 
         let (public, public_door) = bind("SWITCHBOARD_PUBLIC_ADDR", public_addr).await?;
@@ -190,7 +191,7 @@ impl Running {
             (api_door, api::router(pod.clone())),
             (admin_door, admin::router(pod.clone())),
         ] {
-            tasks.spawn(listener::serve(door, router, stop.clone()));
+            tasks.spawn(listener::serve(door, router, metrics.clone(), stop.clone()));
         }
         if let Some((delivery, spans)) = delivery {
             tasks.spawn(delivery.run(spans, metrics.clone(), stop.clone()));
@@ -229,10 +230,21 @@ impl Running {
 /// Time for the doors to close behind the last call.
 const CLOSING: Duration = Duration::from_secs(3);
 
-fn open_store(agent: &AgentFile, secrets: &Secrets) -> Result<Arc<dyn Store>, StartError> {
+fn open_store(
+    agent: &AgentFile,
+    secrets: &Secrets,
+    extra_ca_file: Option<&Path>,
+) -> Result<Arc<dyn Store>, StartError> {
     Ok(match &agent.store {
         StoreChoice::Memory => Arc::new(MemoryStore::default()),
-        StoreChoice::Redis { redis } => Arc::new(RedisStore::new(&secrets.read(&redis.url)?)?),
+        StoreChoice::Redis { redis } => {
+            let url = secrets.read(&redis.url)?;
+            // The dialer has just read the file, and knows how to complain.
+            Arc::new(match extra_ca_file.and_then(|path| std::fs::read(path).ok()) {
+                Some(certificates) => RedisStore::trusting(&url, certificates)?,
+                None => RedisStore::new(&url)?,
+            })
+        }
     })
 }
 

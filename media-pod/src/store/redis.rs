@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, cmd, pipe};
+use ::redis::{Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, TlsCertificates, cmd, pipe};
 use call_session::io::Ending;
 use call_session::journal::{Entry, Journal};
 use call_session::{CallSid, Epoch, Ms};
@@ -45,13 +45,30 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// A store at `url` (`redis://[user:password@]host[:port][/db]` or `unix:///path`). It connects when it is first
-    /// asked, and again after every loss: a pod starts and answers calls without Redis. Needs a tokio runtime.
+    /// A store at `url` (`redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `unix:///path`). It connects
+    /// when it is first asked, and again after every loss: a pod starts and answers calls without Redis. Needs a tokio
+    /// runtime. Over TLS the public roots are trusted.
     ///
     /// # Errors
     /// [`StoreError::Url`].
     pub fn new(url: &Secret) -> Result<Self, StoreError> {
-        let client = Client::open(url.expose()).map_err(|_| StoreError::Url)?;
+        Self::of(Client::open(url.expose()))
+    }
+
+    /// The same, but over TLS these certificates (PEM) are trusted, and no others: a Redis has one issuer.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`], also for certificates that cannot be used.
+    pub fn trusting(url: &Secret, certificates: Vec<u8>) -> Result<Self, StoreError> {
+        if !url.expose().starts_with("rediss://") {
+            return Self::new(url);
+        }
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(certificates) };
+        Self::of(Client::build_with_tls(url.expose(), certificates))
+    }
+
+    fn of(client: Result<Client, RedisError>) -> Result<Self, StoreError> {
+        let client = client.map_err(|_| StoreError::Url)?;
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
