@@ -30,7 +30,7 @@ async fn a_caller_is_greeted_interrupts_is_answered_and_hangs_up() {
     phone.speak(400).await;
     phone.until(|heard| *heard == Heard::Clear).await;
     phone.pause(600).await;
-    let answer = phone.listen_until_quiet().await;
+    let answer = phone.listen_until_said(&pod, 2).await;
     assert!(answer > 300, "heard {answer} ms of the answer");
 
     phone.stop().await;
@@ -84,14 +84,14 @@ async fn a_wrong_foreign_or_used_token_closes_with_1008_before_a_model_is_attach
 async fn garbage_is_counted_and_skipped_and_the_call_goes_on() {
     let pod = Pod::start(SIMULATED).await;
     let mut phone = pod.dial(&call_sid(1)).await;
-    phone.listen_until_quiet().await;
+    phone.listen_until_said(&pod, 1).await;
     for garbage in ["", "{", "[]", "null", r#"{"event":1}"#, r#"{"event":"media","media":{"payload":"!"}}"#] {
         phone.send_text(garbage).await;
     }
     phone.send_text(r#"{"event":"from_the_future","x":[1]}"#).await;
     phone.speak(400).await;
     phone.pause(600).await;
-    assert!(phone.listen_until_quiet().await > 300);
+    assert!(phone.listen_until_said(&pod, 2).await > 300);
     assert_eq!(pod.metric("switchboard_phone_faults_total{fault=\"malformed\"}").await, 6);
     assert_eq!(pod.metric("switchboard_phone_faults_total{fault=\"unknown\"}").await, 1);
 }
@@ -102,11 +102,12 @@ async fn an_oversized_message_ends_that_call_and_no_other() {
     let mut hostile = pod.dial(&call_sid(1)).await;
     let mut other = pod.dial(&call_sid(2)).await;
     hostile.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    pod.until_metric(ACTIVE, 2).await;
     hostile.send_text(&format!(r#"{{"event":"media","x":"{}"}}"#, "x".repeat(100_000))).await;
     pod.until_metric(&ended("phone_lost"), 1).await;
     assert_eq!(pod.metric("switchboard_phone_faults_total{fault=\"too_large\"}").await, 1);
     assert_eq!(pod.metric(ACTIVE).await, 1);
-    assert!(other.listen_until_quiet().await > 500);
+    assert!(other.listen_until_said(&pod, 1).await > 500);
 }
 
 #[tokio::test]
@@ -119,7 +120,7 @@ async fn a_full_pod_closes_normally_and_the_carrier_is_connected_again() {
     assert_eq!(pod.metric(&refused("full")).await, 1);
     let (_, twiml) = pod.webhook("/moving/sales/twilio/action/0", &call_sid(2), "in-progress").await;
     assert!(twiml.contains("<Stream"), "another attempt: {twiml}");
-    assert!(first.listen_until_quiet().await > 500, "the first call does not notice");
+    assert!(first.listen_until_said(&pod, 1).await > 500, "the first call does not notice");
 }
 
 #[tokio::test]
@@ -155,7 +156,7 @@ async fn a_leaving_pod_hands_its_call_over_and_the_carrier_connects_again() {
     let mut pod = Pod::start(SIMULATED).await;
     let call = call_sid(1);
     let mut phone = pod.dial(&call).await;
-    phone.listen_until_quiet().await;
+    phone.listen_until_said(&pod, 1).await;
     let leaving = tokio::spawn(pod.leave());
     let last = phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
     assert_eq!(last.last(), Some(&Heard::Closed(Some(1000))));
@@ -168,17 +169,17 @@ async fn a_lost_phone_is_connected_again_and_not_greeted_twice() {
     let pod = Pod::start(SIMULATED).await;
     let call = call_sid(1);
     let mut phone = pod.dial(&call).await;
-    phone.listen_until_quiet().await;
+    phone.listen_until_said(&pod, 1).await;
     drop(phone);
     pod.until_metric(&ended("phone_lost"), 1).await;
 
     let (status, twiml) = pod.webhook("/moving/sales/twilio/action/0", &call, "in-progress").await;
     assert_eq!(status, 200);
     let mut phone = pod.stream(&call, &token_of(&twiml)).await;
-    assert_eq!(phone.listen_until_quiet().await, 0, "no second greeting");
+    pod.until_metric("switchboard_model_ready_seconds_count", 2).await;
     phone.speak(400).await;
     phone.pause(600).await;
-    assert!(phone.listen_until_quiet().await > 300, "it is answered");
+    assert!(phone.listen_until_said(&pod, 2).await > 300, "it is answered");
     assert_eq!(pod.metric("switchboard_legs_started_total{leg=\"resumed\"}").await, 1);
     let (_, shown) = pod.api("GET", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
     let texts: Vec<_> = shown["transcript"].as_array().unwrap().iter().map(|line| &line["text"]).collect();
@@ -264,7 +265,7 @@ async fn a_leaving_pod_sends_new_calls_elsewhere_and_lets_running_ones_go_on() {
     let mut pod =
         Pod::start_with(SIMULATED, |config| config.drain_window = Some(harness::DEADLINE * 10)).await;
     let mut phone = pod.dial(&call_sid(1)).await;
-    phone.listen_until_quiet().await;
+    phone.listen_until_said(&pod, 1).await;
     let leaving = tokio::spawn(pod.leave());
     pod.until_metric("switchboard_draining", 1).await;
     let mut new = pod.dial(&call_sid(2)).await;
@@ -276,7 +277,7 @@ async fn a_leaving_pod_sends_new_calls_elsewhere_and_lets_running_ones_go_on() {
 
     phone.speak(400).await;
     phone.pause(600).await;
-    assert!(phone.listen_until_quiet().await > 300, "the caller is answered");
+    assert!(phone.listen_until_said(&pod, 2).await > 300, "the caller is answered");
     phone.stop().await;
     phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
     drop(phone);

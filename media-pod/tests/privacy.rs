@@ -48,7 +48,7 @@ async fn a_call_logged_at_trace_quotes_nobody() {
     phone.send_text(&format!(r#"{{"event":"dtmf","dtmf":{{"digit":"{CALLER}"}}}}"#)).await;
     phone.speak(400).await;
     phone.pause(600).await;
-    phone.listen_until_quiet().await;
+    phone.listen_until_said(&pod, 1).await;
     pod.api("GET", &format!("/v1/calls/{call}"), Some(API_TOKEN)).await;
     phone.stop().await;
     phone.until(|heard| matches!(heard, Heard::Closed(_))).await;

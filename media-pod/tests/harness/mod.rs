@@ -385,16 +385,31 @@ impl Phone {
         }
     }
 
-    /// Plays what comes, returning its marks at once, until nothing came for a while.
-    pub async fn listen_until_quiet(&mut self) -> u64 {
+    /// Plays what comes, returning its marks at once, until the agent has said so many things in this call, as its pod
+    /// knows it: what was said last is then played to its end. Returns how much was played.
+    pub async fn listen_until_said(&mut self, pod: &Pod, lines: usize) -> u64 {
+        let call = format!("/v1/calls/{}", self.stream.replacen("MZ", "CA", 1));
         let mut milliseconds = 0;
+        let said = async {
+            loop {
+                let (_, shown) = pod.api("GET", &call, Some(API_TOKEN)).await;
+                let transcript = shown["transcript"].as_array().map(Vec::as_slice).unwrap_or_default();
+                if transcript.iter().filter(|line| line["speaker"] == "agent").count() >= lines {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let mut said = std::pin::pin!(said);
         loop {
-            match tokio::time::timeout(Duration::from_millis(1500), self.hear()).await {
-                Ok(Heard::Audio(ms)) => milliseconds += ms,
-                Ok(Heard::Mark(name)) => self.mark(&name).await,
-                Ok(Heard::Clear) => {}
-                Ok(Heard::Closed(code)) => panic!("closed with {code:?}"),
-                Err(_) => return milliseconds,
+            tokio::select! {
+                () = &mut said => return milliseconds,
+                heard = self.hear() => match heard {
+                    Heard::Audio(ms) => milliseconds += ms,
+                    Heard::Mark(name) => self.mark(&name).await,
+                    Heard::Clear => {}
+                    Heard::Closed(code) => panic!("closed with {code:?}"),
+                },
             }
         }
     }
