@@ -295,6 +295,10 @@ pub struct SimulatedEngine {
     /// What it says, one after each turn of the caller, over again from the start; empty: it plays the caller's last
     /// turn back.
     pub replies: Vec<String>,
+    /// For tests that one call's bug harms no other: it panics instead of giving this reply, counted from 1. No resource
+    /// sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_at_reply: Option<u32>,
 }
 
 /// When the caller's voice stops the agent's.

@@ -77,6 +77,7 @@ enum Step {
 struct Machine {
     answers_turns: bool,
     replies: Vec<String>,
+    panic_at_reply: Option<u32>,
     next_reply: usize,
     vad: Vad,
     /// The caller's audio: of the running turn, or the stretch before the next one.
@@ -114,6 +115,7 @@ impl Machine {
         Self {
             answers_turns,
             replies: engine.replies.clone(),
+            panic_at_reply: engine.panic_at_reply,
             next_reply: 0,
             vad: Vad::default(),
             turn: Vec::new(),
@@ -173,6 +175,8 @@ impl Machine {
     /// Answers the caller's turn: the next scripted reply, or the turn itself.
     fn answer(&mut self, now: Instant) {
         let turn = std::mem::take(&mut self.turn);
+        self.panic_at_reply = self.panic_at_reply.map(|left| left.saturating_sub(1));
+        assert!(self.panic_at_reply != Some(0), "the agent file asks for this panic (panicAtReply)");
         if self.replies.is_empty() {
             self.say(now, Queued::Echo(turn));
         } else {

@@ -269,7 +269,7 @@ fn engine(engine: &Engine) -> Result<file::Engine, Invalid> {
         }
         EngineType::Simulated => {
             let replies = engine.simulated.clone().unwrap_or_default().replies;
-            file::EngineKind::Simulated { simulated: file::SimulatedEngine { replies } }
+            file::EngineKind::Simulated { simulated: file::SimulatedEngine { replies, panic_at_reply: None } }
         }
     };
     Ok(file::Engine { name: engine.name.clone(), kind })

@@ -6,7 +6,7 @@ use super::*;
 
 fn scripted(replies: &[&str]) -> Session {
     let replies = replies.iter().map(|reply| (*reply).to_owned()).collect();
-    Session::new(&SimulatedEngine { replies }, true)
+    Session::new(&SimulatedEngine { replies, panic_at_reply: None }, true)
 }
 
 /// `ms` of a loud tone, as the caller's voice.
@@ -114,7 +114,7 @@ async fn a_resumed_script_goes_on_where_it_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_asks_for_each_reply_gets_none_by_itself() {
-    let engine = SimulatedEngine { replies: vec!["One.".to_owned()] };
+    let engine = SimulatedEngine { replies: vec!["One.".to_owned()], panic_at_reply: None };
     let mut session = Session::new(&engine, false);
     session.send(ModelCommand::Append(voice(400)));
     session.send(ModelCommand::Append(silence(600)));

@@ -1,0 +1,248 @@
+//! Peers that keep to no protocol: frames too large, floods, garbage, sockets that say or read nothing. The other call goes
+//! on, the counter says what it was, the memory stays bounded.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::{SinkExt as _, StreamExt as _};
+use libtest_mimic::Trial;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::hostile::Peer;
+use crate::pod::Pod;
+use crate::quiet::QuietCall;
+use crate::stage::{CALLER, QUESTION, Stage, spare};
+use crate::trial;
+
+/// What an attack may cost for good, beyond what one call costs: allocators do not give back everything.
+const SPARE_KIB: u64 = 32 * 1024;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("hostile: messages of ten megabytes", oversized),
+        trial("hostile: garbage, unknown events and floods of marks", garbage),
+        trial("hostile: a model that does not read", deaf_model),
+        trial("hostile: streams that never start", never_started),
+        trial("hostile: ten thousand half-open sockets", half_open),
+    ]
+}
+
+const TOO_LARGE: &str = "switchboard_phone_faults_total{fault=\"too_large\"}";
+const MALFORMED: &str = "switchboard_phone_faults_total{fault=\"malformed\"}";
+const UNKNOWN: &str = "switchboard_phone_faults_total{fault=\"unknown\"}";
+const START_TOO_LARGE: &str = "switchboard_streams_refused_total{reason=\"start_too_large\"}";
+const TOO_MANY: &str = "switchboard_streams_refused_total{reason=\"too_many_sockets\"}";
+const START_TIMEOUT: &str = "switchboard_streams_refused_total{reason=\"start_timeout\"}";
+const LOST: &str = "switchboard_streams_refused_total{reason=\"lost\"}";
+const MODEL_SLOW: &str = "switchboard_provider_faults_total{fault=\"too_slow\"}";
+const CLOSED: &str = "switchboard_provider_failures_total{reason=\"closed\"}";
+const SHED: &str = "switchboard_connections_shed_total";
+
+async fn oversized() -> Result<()> {
+    let stage = Stage::open("oversized").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let ten_megabytes = || format!(r#"{{"event":"media","x":"{}"}}"#, "x".repeat(10 << 20));
+    for number in 0..10 {
+        let mut early = Peer::upgrade(&pod, number).await?.ok().context("a place for a socket")?;
+        let _ = early.send_text(ten_megabytes()).await; // it may be cut off half-way
+        early.until_closed().await?;
+        let mut late = Peer::call(&pod, 100 + number).await?;
+        late.hear().await?;
+        let _ = late.send_text(ten_megabytes()).await;
+        late.until_closed().await?;
+    }
+    pod.until_moved(&before, &[TOO_LARGE, START_TOO_LARGE]).await?;
+    let after = pod.scrape().await?;
+    after.ensure_faults(&before, &[TOO_LARGE, START_TOO_LARGE])?;
+    ensure_count(after.since(&before, TOO_LARGE), 10)?;
+    ensure_count(after.since(&before, START_TOO_LARGE), 10)?;
+    ensure_memory(&pod, memory)?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+async fn garbage() -> Result<()> {
+    const EACH: usize = 2000;
+    let stage = Stage::open("garbage").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let mut peer = Peer::call(&pod, 1).await?;
+    peer.hear().await?;
+    let stream = "MZ00000000000000000000000000000001";
+    let marks = (0..50 * EACH).map(|number| {
+        let mark = json!({"event": "mark", "sequenceNumber": "3", "streamSid": stream,
+            "mark": {"name": format!("e0.g0.m{number}")}});
+        Message::text(mark.to_string())
+    });
+    peer.flood(marks).await?;
+    let base64 = vec![peer.media("!!!! not base64 !!!!"); EACH];
+    peer.flood(base64).await?;
+    peer.flood(vec![Message::text(r#"{"event":"media","media":"#); EACH]).await?;
+    peer.flood(vec![Message::binary(vec![0xFF; 160]); EACH]).await?;
+    peer.flood(vec![Message::text(r#"{"event":"from_the_future","x":[{}]}"#); EACH]).await?;
+    let sid = peer.sid().to_owned();
+    peer.stop().await?;
+    let after = pod.scrape().await?;
+    after.ensure_faults(&before, &[MALFORMED, UNKNOWN])?;
+    ensure_count(after.since(&before, MALFORMED), 3 * EACH)?;
+    ensure_count(after.since(&before, UNKNOWN), EACH)?;
+    let known = pod.call(&sid).await?;
+    ensure!(known["endReason"] == "caller_hung_up", "{known:#}");
+    ensure_memory(&pod, memory)?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+async fn deaf_model() -> Result<()> {
+    let stage = Stage::open("deaf model").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let deaf = Deaf::listen().await?;
+    let mut agent = stage.agent();
+    agent["revision"] = json!("deaf");
+    agent["engines"] = json!([stage.realtime(&deaf), spare()]);
+    pod.load(&agent).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let mut peer = Peer::call(&pod, 1).await?;
+    pod.until_moved(&before, &["switchboard_model_ready_seconds_count"]).await?;
+    // Far more than a socket's buffers and the pod's own bound together.
+    let second = peer.media(&format!("{}w==", "/".repeat(32_001)));
+    peer.flood(vec![second; 400]).await?;
+    pod.until_moved(&before, &[MODEL_SLOW, CLOSED]).await?;
+    let after = pod.scrape().await?;
+    after.ensure_faults(&before, &[MODEL_SLOW, CLOSED])?;
+    peer.stop().await?;
+    ensure_memory(&pod, memory)?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+async fn never_started() -> Result<()> {
+    let stage = Stage::open("never started").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let mut waiting = Vec::new();
+    // On a slow machine the first ones are given up meanwhile, and their places are taken again.
+    let refusal = loop {
+        match Peer::upgrade(&pod, waiting.len() as u32).await? {
+            Ok(peer) => waiting.push(peer),
+            Err(status) => break status,
+        }
+        ensure!(waiting.len() < 5000, "never refused");
+    };
+    ensure!(refusal == 503 && waiting.len() >= 256, "{refusal} after {}", waiting.len());
+    pod.until_moved(&before, &[TOO_MANY, START_TIMEOUT]).await?;
+    drop(waiting);
+    talk(&stage).await?;
+    let moved = pod.scrape().await?.faults_since(&before);
+    ensure!(moved.keys().all(|name| [TOO_MANY, START_TIMEOUT, LOST].contains(&name.as_str())), "{moved:?}");
+    ensure_memory(&pod, memory)?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+async fn half_open() -> Result<()> {
+    // What the pod keeps of them, and what is open anyway.
+    const MOST_DESCRIPTORS: usize = 1024 + 256 + 128;
+    let wanted = raise_descriptors(10_000)?;
+    let stage = Stage::open("half-open").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let connect = |_| TcpStream::connect(pod.public());
+    let sockets: Vec<TcpStream> = {
+        let mut opened = futures_util::stream::iter(0..wanted).map(connect).buffer_unordered(64);
+        let mut sockets = Vec::new();
+        while let Some(socket) = opened.next().await {
+            sockets.push(socket?);
+        }
+        sockets
+    };
+    pod.until_moved(&before, &[SHED]).await?;
+    // They are all there still, and somebody calls.
+    talk(&stage).await?;
+    let descriptors = pod.descriptors()?;
+    ensure!(descriptors < MOST_DESCRIPTORS, "{descriptors} descriptors with {} sockets", sockets.len());
+    ensure_memory(&pod, memory)?;
+    drop(sockets);
+    pod.scrape().await?.ensure_faults(&before, &[])?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+/// An ordinary call from its beginning to its end.
+async fn talk(stage: &Stage) -> Result<()> {
+    let listen = json!({"waitForAgent": {"seconds": 60}});
+    let sid = stage.place(CALLER, &json!([listen, {"say": QUESTION}, listen, "hangUp"])).await?;
+    let call = stage.finished(&sid).await?;
+    ensure!(call["failedStep"].is_null() && call["endReason"] == "callerHungUp", "{call:#}");
+    Ok(())
+}
+
+/// Lets this process have so many sockets and some files, or as many as its hard limit allows; the number of sockets.
+fn raise_descriptors(sockets: u64) -> Result<u64> {
+    const OTHER_FILES: u64 = 1000;
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    let wanted = most.min(sockets + OTHER_FILES);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    let possible = sockets.min(wanted.saturating_sub(OTHER_FILES));
+    ensure!(possible > 2000, "a limit of {most} files is too low for this trial");
+    Ok(possible)
+}
+
+fn ensure_count(counted: f64, expected: usize) -> Result<()> {
+    ensure!((counted - expected as f64).abs() < 0.5, "counted {counted}, expected {expected}");
+    Ok(())
+}
+
+fn ensure_memory(pod: &Pod, before: u64) -> Result<()> {
+    let now = pod.resident_kib()?;
+    ensure!(now < before + SPARE_KIB, "{before} KiB before, {now} KiB after");
+    Ok(())
+}
+
+/// A model that sets a session up and reads nothing afterwards.
+struct Deaf;
+
+impl Deaf {
+    /// Its URL.
+    async fn listen() -> Result<String> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?; // so that little fits on the way to it
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let listener = socket.listen(16)?;
+        let url = format!("ws://{}/v1/realtime", listener.local_addr()?);
+        tokio::spawn(Self::serve(listener));
+        Ok(url)
+    }
+
+    async fn serve(listener: TcpListener) -> Result<()> {
+        let mut deaf = Vec::new();
+        loop {
+            let (tcp, _) = listener.accept().await?;
+            let mut socket = tokio_tungstenite::accept_async(tcp).await?;
+            let event =
+                |name: &str| Message::text(json!({"type": name, "event_id": "e", "session": {}}).to_string());
+            socket.send(event("session.created")).await?;
+            while let Some(Ok(message)) = socket.next().await {
+                let event: Value = serde_json::from_str(message.to_text()?)?;
+                if event["type"] == "session.update" {
+                    break;
+                }
+            }
+            socket.send(event("session.updated")).await?;
+            deaf.push(socket); // open, and never read again
+        }
+    }
+}

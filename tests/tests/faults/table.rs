@@ -1,0 +1,327 @@
+//! Every fault the simulator can inject into a call: what is counted, how the call ends, and that the other call on the pod
+//! goes on. REST's faults are the operator's, whose tests they are in.
+//!
+//! A row's faults are on from before its call is placed until everything the row expects to be counted was counted (or,
+//! where that is said, until the call is over): streams and connections that are opened later are good ones.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::wait_for;
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::quiet::QuietCall;
+use crate::stage::{CALLER, PATIENCE, QUESTION, Stage, events};
+use crate::trial;
+
+/// One fault and all that may come of it.
+#[derive(Clone)]
+struct Row {
+    name: &'static str,
+    /// `PUT /_sim/faults`.
+    faults: Value,
+    lifted: Lifted,
+    /// What the caller does.
+    caller: Value,
+    /// What of the agent file is different.
+    agent: Value,
+    /// Exactly these counters of faults move.
+    counted: &'static [&'static str],
+    /// These move too; they count no faults.
+    moved: &'static [&'static str],
+    /// Why the call ended: the carrier's word.
+    ended: &'static str,
+    /// And the product's, for its last leg.
+    reason: &'static str,
+    streams: usize,
+}
+
+/// When the faults end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lifted {
+    /// As soon as the call's first stream has begun, which keeps them.
+    Begun,
+    /// As soon as all is counted that is to be.
+    Counted,
+    /// With the call.
+    Over,
+}
+
+impl Row {
+    /// A fault that nobody notices.
+    fn harmless(name: &'static str, faults: Value) -> Self {
+        Self {
+            name,
+            faults,
+            lifted: Lifted::Over,
+            caller: talk(),
+            agent: json!({}),
+            counted: &[],
+            moved: &[],
+            ended: "callerHungUp",
+            reason: "caller_hung_up",
+            streams: 1,
+        }
+    }
+
+    /// A fault that is counted and got over.
+    fn survived(name: &'static str, faults: Value, counted: &'static [&'static str]) -> Self {
+        Self { lifted: Lifted::Counted, counted, ..Self::harmless(name, faults) }
+    }
+
+    /// Of the first stream only.
+    fn once(self) -> Self {
+        Self { lifted: Lifted::Begun, ..self }
+    }
+
+    /// Goes on until the call's end.
+    fn to_the_end(self) -> Self {
+        Self { lifted: Lifted::Over, ..self }
+    }
+
+    fn counting(self, counted: &'static [&'static str]) -> Self {
+        Self { counted, ..self }
+    }
+
+    fn moving(self, moved: &'static [&'static str]) -> Self {
+        Self { moved, ..self }
+    }
+
+    fn with_agent(self, agent: Value) -> Self {
+        Self { agent, ..self }
+    }
+
+    fn with_caller(self, caller: Value) -> Self {
+        Self { caller, ..self }
+    }
+
+    fn ending(self, ended: &'static str, reason: &'static str) -> Self {
+        Self { ended, reason, ..self }
+    }
+
+    fn with_streams(self, streams: usize) -> Self {
+        Self { streams, ..self }
+    }
+}
+
+/// Hears the greeting, asks, hears an answer, hangs up.
+fn talk() -> Value {
+    json!([listen(), {"say": QUESTION}, listen(), "hangUp"])
+}
+
+/// Asks again and again, then hangs up.
+fn long_talk(turns: usize) -> Value {
+    let mut steps = vec![listen()];
+    for _ in 0..turns {
+        steps.extend([json!({"say": QUESTION}), listen()]);
+    }
+    steps.push(json!("hangUp"));
+    Value::Array(steps)
+}
+
+fn listen() -> Value {
+    json!({"waitForAgent": {"seconds": 60}})
+}
+
+/// Holds a line that has gone dead.
+fn hears_nothing(seconds: u32) -> Value {
+    json!([{"pause": seconds * 1000}, "hangUp"])
+}
+
+fn waits() -> Value {
+    json!([{"expectHangUp": {"seconds": 120}}])
+}
+
+const UNREACHABLE: &str = "switchboard_provider_failures_total{reason=\"unreachable\"}";
+const LOST: &str = "switchboard_calls_lost_total{reason=\"model_unreachable\"}";
+const REJECTED: &str = "switchboard_provider_failures_total{reason=\"rejected\"}";
+const CLOSED: &str = "switchboard_provider_failures_total{reason=\"closed\"}";
+const EXPIRED: &str = "switchboard_provider_failures_total{reason=\"expired\"}";
+const SPARE: &str = "switchboard_provider_connects_total{engine=\"simulated\"}";
+const CLIPS: &str = "switchboard_clips_played_total";
+const PHONE_LOST: &str = "switchboard_calls_ended_total{reason=\"phone_lost\"}";
+const RESUMED: &str = "switchboard_legs_started_total{leg=\"resumed\"}";
+const PHONE_SLOW: &str = "switchboard_phone_faults_total{fault=\"too_slow\"}";
+const SERVER: &str = "switchboard_provider_refusals_total{class=\"server\"}";
+const RATE_LIMITED: &str = "switchboard_provider_refusals_total{class=\"rate_limited\"}";
+const STALE: &str = "switchboard_provider_faults_total{fault=\"stale\"}";
+const OVER_LIMIT: &str = "switchboard_inputs_ignored_total{reason=\"over_limit\"}";
+const BARGE_IN: &str = "switchboard_barge_ins_total";
+
+fn phone_rows() -> Vec<Row> {
+    vec![
+        Row::harmless("frames in bursts", json!({"phone": {"jitterMilliseconds": 400}})),
+        Row::harmless("frames lost", json!({"phone": {"loseEveryFrames": 5}})),
+        Row::harmless("frames of another length", json!({"phone": {"framesPerMessage": 7}})),
+        Row::harmless(
+            "an action after the hang-up, with parameters of its own",
+            json!({"phone": {"actionAfterHangUp": true, "actionParameters": {"StreamEvent": "stream-stopped"}}}),
+        ),
+        Row::harmless("an upgrade signed with a slash", json!({"phone": {"streamUrlForm": "trailingSlash"}})),
+        Row::harmless("an upgrade signed with a port", json!({"phone": {"streamUrlForm": "port"}})),
+        Row::harmless("answers to webhooks lost", json!({"phone": {"loseWebhookAnswers": 3}})),
+        Row::harmless(
+            "callbacks repeated and out of order",
+            json!({"phone": {"repeatCallbacks": 3, "reverseCallbacks": true}}),
+        ),
+        Row::survived("a stream cut", json!({"phone": {"cutAfterMilliseconds": 3000}}), &[])
+            .once()
+            .moving(&[PHONE_LOST, RESUMED])
+            .with_streams(2),
+        Row::survived(
+            "a stream cut, and the next verb runs",
+            json!({"phone": {"cutAfterMilliseconds": 3000, "afterLostStream": "nextVerb"}}),
+            &[],
+        )
+        .to_the_end()
+        .moving(&[PHONE_LOST])
+        .with_caller(waits())
+        .ending("twimlEnded", "phone_lost"),
+        Row::survived(
+            "a stream cut, and the carrier hangs up",
+            json!({"phone": {"cutAfterMilliseconds": 3000, "afterLostStream": "hangUp"}}),
+            &[],
+        )
+        .to_the_end()
+        .moving(&[PHONE_LOST])
+        .with_caller(waits())
+        .ending("streamLost", "phone_lost"),
+        Row::survived(
+            "a stream that stalls in silence",
+            json!({"phone": {"stallAfterMilliseconds": 8000, "afterLostStream": "hangUp"}}),
+            &[],
+        )
+        .to_the_end()
+        .with_agent(json!({"limits": {"silenceSeconds": 5}}))
+        .moving(&["switchboard_calls_ended_total{reason=\"silence_timeout\"}"])
+        .with_caller(hears_nothing(40))
+        .ending("callerHungUp", "silence_timeout"),
+        Row::survived(
+            "a stream that stalls under a flood",
+            json!({"phone": {"stallAfterMilliseconds": 1000, "afterLostStream": "hangUp"},
+                   "model": {"floodMilliseconds": 500_000}}),
+            &[PHONE_SLOW],
+        )
+        .to_the_end()
+        .moving(&[PHONE_LOST])
+        .with_caller(hears_nothing(40))
+        .ending("callerHungUp", "phone_lost"),
+    ]
+}
+
+fn model_rows() -> Vec<Row> {
+    let model = |faults: Value| json!({ "model": faults });
+    vec![
+        Row::survived("upgrades refused for now", model(json!({"refuseStatus": 429})), &[UNREACHABLE])
+            .to_the_end()
+            .moving(&[SPARE]),
+        Row::survived("upgrades that break", model(json!({"refuseStatus": 503})), &[UNREACHABLE]),
+        Row::survived(
+            "upgrades refused for good",
+            model(json!({"refuseStatus": 401, "refuseCode": "invalid_api_key"})),
+            &[REJECTED],
+        )
+        .to_the_end()
+        .moving(&[SPARE]),
+        Row::survived("a model slow to connect", model(json!({"connectMilliseconds": 60_000})), &[UNREACHABLE])
+            .to_the_end()
+            .with_caller(long_talk(4))
+            .moving(&[SPARE, CLIPS]),
+        Row::harmless("a session slow to begin", model(json!({"sessionCreatedMilliseconds": 1500}))),
+        Row::survived("a session that never begins", model(json!({"omitSessionCreated": true})), &[UNREACHABLE]),
+        Row::harmless("a session slow to be set up", model(json!({"sessionUpdatedMilliseconds": 1500}))),
+        Row::survived("a session never set up", model(json!({"omitSessionUpdated": true})), &[UNREACHABLE]),
+        Row::survived("a session that expires", model(json!({"expireAfterMilliseconds": 4000})), &[EXPIRED]),
+        Row::survived("a connection closed", model(json!({"closeAfterMilliseconds": 4000, "closeCode": 1011})), &[CLOSED]),
+        Row::survived("a connection cut", model(json!({"closeAfterMilliseconds": 4000})), &[CLOSED]),
+        // What is stale is the server's word about the reply that the caller has ended.
+        Row::harmless("a model that stops in the middle", model(json!({"silentAfterMilliseconds": 900})))
+            .counting(&[STALE])
+            .with_caller(json!([{"waitForAgent": {"until": "speaking", "seconds": 30}}, {"pause": 4000},
+                {"say": QUESTION}, {"waitForAgent": {"until": "speaking", "seconds": 60}}, {"pause": 4000}, "hangUp"])),
+        Row::harmless("a model that floods", model(json!({"floodMilliseconds": 60_000})))
+            .with_caller(json!([{"interruptAfterMilliseconds": 1500}, {"say": QUESTION},
+                {"waitForAgent": {"until": "speaking", "seconds": 30}}, "hangUp"]))
+            .moving(&[BARGE_IN]),
+        Row::harmless("a model that floods beyond what a carrier keeps", model(json!({"floodMilliseconds": 700_000})))
+            .with_caller(json!([{"interruptAfterMilliseconds": 1500}, {"say": QUESTION},
+                {"waitForAgent": {"until": "speaking", "seconds": 30}}, "hangUp"]))
+            .moving(&[BARGE_IN, OVER_LIMIT]),
+        Row::survived("a reply that fails", model(json!({"failingReplies": 1})), &[RATE_LIMITED]),
+        Row::survived("replies that go on failing", model(json!({"failingReplies": 3})), &[RATE_LIMITED, CLOSED]),
+        Row::harmless("audio of a reply never announced", model(json!({"unannouncedAudio": true})))
+            .counting(&[STALE]),
+        Row::harmless("the beta's names", model(json!({"betaNames": true}))),
+        Row::harmless("requests not echoed", model(json!({"omitMetadata": true}))),
+        Row::survived("an error of no request", model(json!({"errorCode": "server_error"})), &[SERVER]),
+        Row::survived("an error about the rate", model(json!({"errorCode": "rate_limit_exceeded"})), &[RATE_LIMITED]),
+        Row::survived("an error that is final", model(json!({"errorCode": "insufficient_quota"})), &[REJECTED])
+            .moving(&[SPARE]),
+        Row::survived("no engine left", model(json!({"refuseStatus": 401})), &[REJECTED, LOST])
+            .to_the_end()
+            .with_agent(json!({"engines": "first"}))
+            .moving(&["switchboard_calls_ended_total{reason=\"model_unreachable\"}"])
+            .with_caller(waits())
+            .ending("hangupVerb", "model_unreachable"),
+        Row::survived("a connection cut again and again", model(json!({"closeAfterMilliseconds": 2500})), &[CLOSED])
+            .to_the_end()
+            .with_caller(long_talk(2)),
+    ]
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let rows = phone_rows().into_iter().chain(model_rows());
+    rows.map(|row| trial(&format!("fault: {}", row.name), move || run(row))).collect()
+}
+
+async fn run(row: Row) -> Result<()> {
+    let stage = Stage::open(row.name).await?;
+    let pod = stage.pod("pod", &agent(&stage, &row.agent)).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let before = pod.scrape().await?;
+    for series in row.counted.iter().chain(row.moved) {
+        before.ensure_known(series)?;
+    }
+
+    stage.set_faults(&row.faults).await?;
+    let sid = stage.place(CALLER, &row.caller).await?;
+    match row.lifted {
+        Lifted::Begun => {
+            let begun =
+                async || Ok((!events(&stage.call(&sid).await?, "streamStarted").is_empty()).then_some(()));
+            wait_for("the first stream", PATIENCE, begun).await?;
+            stage.set_faults(&json!({})).await?;
+        }
+        Lifted::Counted => {
+            pod.until_moved(&before, &[row.counted, row.moved].concat()).await?;
+            stage.set_faults(&json!({})).await?;
+        }
+        Lifted::Over => {}
+    }
+    let call = stage.finished(&sid).await?;
+    stage.set_faults(&json!({})).await?;
+    let moved = pod.until_moved(&before, row.moved).await;
+    moved.with_context(|| format!("{call:#}"))?;
+
+    let known = pod.call(&sid).await?;
+    let context = || format!("{known:#}\n{call:#}");
+    pod.scrape().await?.ensure_faults(&before, row.counted).with_context(context)?;
+    ensure!(call["failedStep"].is_null(), "the caller did not get through: {}", context());
+    ensure!(call["endReason"] == row.ended, "not {}: {}", row.ended, context());
+    ensure!(known["endReason"] == row.reason, "not {}: {}", row.reason, context());
+    let streams = events(&call, "streamStarted").len();
+    ensure!(streams == row.streams, "{streams} streams: {}", context());
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+/// The stage's agent with these changes; `engines: first` leaves the first one only.
+fn agent(stage: &Stage, changes: &Value) -> Value {
+    let mut agent = stage.agent();
+    let changes: BTreeMap<String, Value> = serde_json::from_value(changes.clone()).unwrap_or_default();
+    for (field, value) in changes {
+        agent[field.as_str()] = if value == "first" { json!([agent["engines"][0]]) } else { value };
+    }
+    agent
+}
