@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail it")]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use e2e::{binary, installation::repository};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// A file that is gone with its test.
 struct Scratch(PathBuf);
@@ -110,4 +115,122 @@ fn what_cannot_be_run_is_told_apart_from_what_fails() {
         assert_eq!((code, said.as_str()), (Some(2), ""), "{errors}");
         assert!(errors.contains(reason), "{errors}");
     }
+}
+
+/// A model that is no part of the test's own process: behind TLS, with a key, for whoever has the URL.
+struct ElsewhereModel {
+    process: Child,
+    url: String,
+    certificate: String,
+}
+
+impl ElsewhereModel {
+    /// Starts it, and the end of TLS in front of it.
+    fn start(scenario: &Path) -> Self {
+        let mut process = Command::new(binary("switchboard-sim").unwrap())
+            .args(["serve", "--twilio-addr", "127.0.0.1:0", "--model-addr", "127.0.0.1:0", "--scenario"])
+            .arg(scenario)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let (_, after) = ready.split_once("model=ws://").unwrap_or_else(|| panic!("{ready}"));
+        let upstream = after.split('/').next().unwrap().to_owned();
+
+        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key.into())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind(("localhost", 0))).unwrap();
+        let url = format!("wss://localhost:{}/v1/realtime", listener.local_addr().unwrap().port());
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                while let Ok((outside, _)) = listener.accept().await {
+                    let (acceptor, upstream) = (acceptor.clone(), upstream.clone());
+                    tokio::spawn(async move {
+                        let mut outside = acceptor.accept(outside).await?;
+                        let mut inside = TcpStream::connect(upstream).await?;
+                        tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+                    });
+                }
+            });
+        });
+        Self { process, url, certificate: certified.cert.pem() }
+    }
+}
+
+impl Drop for ElsewhereModel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn an_agent_is_tested_with_a_model_that_is_only_a_url_and_a_key() {
+    let written = |name: &str, text: &str| {
+        let file = Scratch::new(name);
+        std::fs::write(&file.0, text).unwrap();
+        file
+    };
+    let scenario = written(
+        "elsewhere.yaml",
+        r#"
+model:
+  apiKey: key-of-the-model-elsewhere
+  script:
+    turns:
+    - {heard: opening hours, say: "We are open all night."}
+    - {heard: goodbye, say: "Goodbye.", call: {tool: end_call}}
+"#,
+    );
+    let model = ElsewhereModel::start(&scenario.0);
+    let key = written("key", "key-of-the-model-elsewhere\n");
+    let certificate = written("ca.pem", &model.certificate);
+    // The case has a script too, which nobody reads.
+    let cases = r#"
+cases:
+- name: hours
+  model: {turns: [{heard: opening hours, say: "Not this."}]}
+  steps:
+  - agent: Example Movers
+  - say: "Hello, what are your opening hours?"
+  - agent: {contains: open all night, not: not this}
+  - say: "Thank you very much, goodbye."
+  - tool: end_call
+  - end: agent_hung_up
+"#;
+    let path = |file: &Scratch| file.0.to_str().unwrap().to_owned();
+    let (key, certificate) = (path(&key), path(&certificate));
+    let arguments = ["--model-url", &model.url, "--model-key-file", &key, "--model-ca-file", &certificate];
+    let (code, said, errors) = run_text("elsewhere-cases.yaml", cases, &arguments);
+    assert_eq!(code, Some(0), "{said}{errors}");
+    assert!(said.ends_with("1 cases, 0 failed\n"), "{said}");
+
+    // A whole call by hand goes the same way.
+    let heard = Scratch::new("heard.wav");
+    let mut local = Command::new(binary("switchboard-sim").unwrap());
+    local.args(["local", "--heard", &path(&heard)]).args(arguments);
+    let output = local.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("We are open all night."), "{said}");
+
+    // A wrong key is the model's refusal, not a pass.
+    let wrong = written("wrong-key", "another");
+    let arguments =
+        ["--model-url", &model.url, "--model-key-file", &path(&wrong), "--model-ca-file", &certificate];
+    let (code, said, errors) = run_text("elsewhere-wrong.yaml", cases, &arguments);
+    assert_eq!(code, Some(1), "{said}{errors}");
+    let (code, _, errors) = run_text("elsewhere-no-url.yaml", cases, &["--model-url", "https://x"]);
+    assert!(code == Some(2) && errors.contains("ws:// or wss://"), "{errors}");
 }

@@ -3,6 +3,7 @@
 pub(crate) mod call;
 pub(crate) mod load;
 pub(crate) mod local;
+mod real_model;
 pub(crate) mod relay;
 mod report;
 pub(crate) mod rules;

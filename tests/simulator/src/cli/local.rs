@@ -7,6 +7,7 @@
 pub(super) mod agent;
 pub(super) mod pod;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use simulator::scenario::Scenario;
 
 use self::agent::LocalAgent;
 use self::pod::{Calls, Pod};
+use super::real_model::{Endpoint, RealModel};
 use super::report::{self, Follower};
 use super::serve::{self, Services};
 use super::{Outcome, shutdown};
@@ -30,7 +32,7 @@ pub(super) const LOOPBACK: &str = "127.0.0.1:0";
 #[derive(Args, Debug)]
 pub(crate) struct Local {
     /// Your own agent file (as `switchboard render` prints it); a demo agent when absent. Its account, model and store are
-    /// replaced by simulated ones.
+    /// replaced by simulated ones, its model only where no real one is given.
     #[arg(long)]
     agent: Option<PathBuf>,
     /// Scenario file; when absent the demo's, or for an agent of your own a visitor who asks, listens and hangs up.
@@ -45,6 +47,8 @@ pub(crate) struct Local {
     /// Log filter of the media pod; its log goes to standard error.
     #[arg(long, default_value = "warn")]
     media_log: String,
+    #[command(flatten)]
+    real_model: RealModel,
 }
 
 pub(crate) async fn run(local: Local) -> anyhow::Result<Outcome> {
@@ -59,13 +63,18 @@ pub(crate) async fn run(local: Local) -> anyhow::Result<Outcome> {
     let twilio = serve::bind(LOOPBACK).await?;
     let model = serve::bind(LOOPBACK).await?;
     let carrier_url = format!("http://{}", twilio.local_addr()?);
-    let model_url = format!("ws://{}/v1/realtime", model.local_addr()?);
-    let agent = LocalAgent::new(own, &scenario, &carrier_url, &model_url)?;
+    let real = local.real_model.endpoint()?;
+    let endpoint = match &real {
+        Some(real) => real.clone(),
+        None => simulated(&scenario, model.local_addr()?),
+    };
+    let agent = LocalAgent::new(own, &scenario, &carrier_url, &endpoint)?;
     let media = match &local.media {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("switchboard-media"),
     };
-    println!("Switchboard on this machine: a simulated phone network, a simulated model, one media pod.");
+    let which = if real.is_some() { "the model that you name" } else { "a simulated model" };
+    println!("Switchboard on this machine: a simulated phone network, {which}, one media pod.");
     let mut pod = Pod::start(&media, &agent, &local.media_log).await?;
     let edge: Edge = format!("{}=http://{}", agent.public_url, pod.public_address).parse()?;
     point_numbers_at(&mut scenario, &agent);
@@ -80,6 +89,12 @@ pub(crate) async fn run(local: Local) -> anyhow::Result<Outcome> {
     pod.stop().await;
     services.model.stop();
     result
+}
+
+/// The simulated model as the pod finds it.
+pub(super) fn simulated(scenario: &Scenario, address: SocketAddr) -> Endpoint {
+    let url = format!("ws://{address}/v1/realtime");
+    Endpoint { url, key: scenario.model.api_key.clone(), ca_file: None }
 }
 
 /// The numbers' webhooks, as the operator would set them.

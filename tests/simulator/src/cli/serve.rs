@@ -58,7 +58,7 @@ impl Services {
         model: TcpListener,
     ) -> anyhow::Result<Self> {
         let violations = Violations::default();
-        let registry = Registry::default();
+        let registry = Registry::with_shipped_clips();
         let carrier = Carrier::new(settings, registry.clone(), violations.clone())?;
         let config = ModelConfig { switches: carrier.switches().clone(), ..scenario.model() };
         let model = model::serve(model, config, registry, violations.clone());

@@ -2,7 +2,8 @@
 //!
 //! *Flow:* read the agent and the cases; per case a simulated phone network, a model with the case's script and a pod as a
 //! child process; play the steps; report. *Guarantees:* exit code 0 when all pass, 1 when an expectation or a protocol
-//! rule is broken, 2 when the tests could not be run. *Caveats:* the agent's engines are replaced by the simulated model.
+//! rule is broken, 2 when the tests could not be run. *Caveats:* the agent's engines are replaced by the simulated model, or
+//! by a real one, which the command line names; of that one the tools' arguments are not seen.
 
 mod junit;
 mod observed;
@@ -26,6 +27,7 @@ use self::suite::{Case, Suite};
 use super::local::agent::{self, LocalAgent};
 use super::local::pod::Pod;
 use super::local::{self, LOOPBACK};
+use super::real_model::{Endpoint, RealModel};
 use super::serve::{self, Services};
 use super::{Outcome, shutdown};
 
@@ -51,6 +53,8 @@ pub(crate) struct Test {
     /// Log filter of the media pods; their logs go to standard error.
     #[arg(long, default_value = "error")]
     media_log: String,
+    #[command(flatten)]
+    real_model: RealModel,
 }
 
 pub(crate) async fn run(test: Test) -> anyhow::Result<Outcome> {
@@ -62,7 +66,8 @@ pub(crate) async fn run(test: Test) -> anyhow::Result<Outcome> {
     let wanted = |case: &&Case| test.only.as_ref().is_none_or(|part| case.name.contains(part));
     let cases: Vec<&Case> = suite.cases.iter().filter(wanted).collect();
     ensure!(!cases.is_empty(), "no case is named like `{}`", test.only.unwrap_or_default());
-    let bench = Bench { suite: &suite, agent: agent.as_ref(), media, media_log: &test.media_log };
+    let real = test.real_model.endpoint()?;
+    let bench = Bench { suite: &suite, agent: agent.as_ref(), media, media_log: &test.media_log, real };
     let all = async {
         let mut reports = Vec::new();
         let mut runs = futures_util::stream::iter(cases.into_iter().map(|case| bench.run(case)))
@@ -126,6 +131,8 @@ struct Bench<'a> {
     agent: Option<&'a Value>,
     media: PathBuf,
     media_log: &'a str,
+    /// Instead of the simulated model.
+    real: Option<Endpoint>,
 }
 
 impl Bench<'_> {
@@ -145,8 +152,11 @@ impl Bench<'_> {
         };
         let (twilio, model) = (serve::bind(LOOPBACK).await?, serve::bind(LOOPBACK).await?);
         let carrier_url = format!("http://{}", twilio.local_addr()?);
-        let model_url = format!("ws://{}/v1/realtime", model.local_addr()?);
-        let agent = LocalAgent::new(self.agent.cloned(), &scenario, &carrier_url, &model_url)?;
+        let endpoint = match &self.real {
+            Some(real) => real.clone(),
+            None => local::simulated(&scenario, model.local_addr()?),
+        };
+        let agent = LocalAgent::new(self.agent.cloned(), &scenario, &carrier_url, &endpoint)?;
         let mut pod = Pod::start(&self.media, &agent, self.media_log).await?;
         let edge: Edge = format!("{}=http://{}", agent.public_url, pod.public_address).parse()?;
         local::point_numbers_at(&mut scenario, &agent);
@@ -155,7 +165,8 @@ impl Bench<'_> {
         let targets = transfer_targets(&agent.file);
         let from = case.from.as_deref().unwrap_or(&self.suite.from);
         let (record, director) = services.carrier.place_directed(from, &self.suite.to)?;
-        let (calls, model, patience) = (&calls, &services.model, self.suite.patience);
+        let model = self.real.is_none().then_some(&services.model);
+        let (calls, patience) = (&calls, self.suite.patience);
         let stage = Stage { record: &record, calls, model, targets: &targets, patience };
         let played = tokio::select! {
             biased;

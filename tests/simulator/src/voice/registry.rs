@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Clip, mulaw};
+use super::{Clip, Speaker, Voice, clips, mulaw};
 
 /// What the transcription says of sound that is not what any caller said.
 pub const UNINTELLIGIBLE: &str = "[unintelligible]";
@@ -41,6 +41,16 @@ struct Match {
 }
 
 impl Registry {
+    /// A list that knows the sentences carried in the binary, so that callers of another process are understood too.
+    pub fn with_shipped_clips() -> Self {
+        let registry = Self::default();
+        let callers = clips::index().filter(|(_, speaker, _)| *speaker == Speaker::Caller);
+        for clip in callers.filter_map(|(_, speaker, words)| Voice::new(speaker).render(words).ok()) {
+            registry.add(&clip);
+        }
+        registry
+    }
+
     /// Makes a clip recognisable. One already known is not added again.
     pub fn add(&self, clip: &Clip) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

@@ -4,11 +4,13 @@
 //! through untouched.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use simulator::scenario::Scenario;
+
+use crate::cli::real_model::Endpoint;
 
 /// An agent ready to be mounted.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(in crate::cli) struct LocalAgent {
     pub(in crate::cli) secrets: BTreeMap<String, String>,
     /// Bearer token of the pod's API.
     pub(in crate::cli) api_token: String,
+    /// Certificates the pod trusts besides the public ones.
+    pub(in crate::cli) ca_file: Option<PathBuf>,
 }
 
 impl LocalAgent {
@@ -31,7 +35,7 @@ impl LocalAgent {
         own: Option<Value>,
         scenario: &Scenario,
         carrier_url: &str,
-        model_url: &str,
+        model: &Endpoint,
     ) -> anyhow::Result<Self> {
         let mut file = own.unwrap_or_else(demo);
         let mut secrets = BTreeMap::new();
@@ -54,8 +58,8 @@ impl LocalAgent {
         }
         for engine in file["engines"].as_array_mut().into_iter().flatten() {
             if let Some(realtime) = engine.get_mut("realtime").filter(|realtime| realtime.is_object()) {
-                realtime["url"] = json!(model_url);
-                keep(&realtime["apiKey"], &scenario.model.api_key)?;
+                realtime["url"] = json!(model.url);
+                keep(&realtime["apiKey"], &model.key)?;
             }
         }
         if !file["apiToken"].is_object() {
@@ -74,7 +78,8 @@ impl LocalAgent {
         // 32 bytes in base64; the run is over before a key could be worth anything.
         let key = "bG9jYWwgcnVuLCBsb29wYmFjayBvbmx5LCAzMiBieXQ=";
         let keyring = json!({"signing": "local", "keys": {"local": key}});
-        Ok(Self { namespace, name, public_url, file, keyring, secrets, api_token })
+        let ca_file = model.ca_file.clone();
+        Ok(Self { namespace, name, public_url, file, keyring, secrets, api_token, ca_file })
     }
 }
 
@@ -142,8 +147,9 @@ store: {type: Redis, redis: {url: {name: r, key: u}}}
 futureField: 7
 "#;
         let scenario = Scenario::demo().unwrap();
+        let model = Endpoint { url: "ws://m".to_owned(), key: "sk".to_owned(), ca_file: None };
         let agent =
-            LocalAgent::new(Some(serde_saphyr::from_str(own).unwrap()), &scenario, "http://c", "ws://m")
+            LocalAgent::new(Some(serde_saphyr::from_str(own).unwrap()), &scenario, "http://c", &model)
                 .unwrap();
         assert_eq!((agent.namespace.as_str(), agent.name.as_str()), ("shop", "orders"));
         assert_eq!(agent.file["persona"]["instructions"], "Sell.");
@@ -153,6 +159,7 @@ futureField: 7
         assert_eq!(agent.file["store"], json!({"type": "Memory"}));
         let secrets: Vec<_> = agent.secrets.keys().map(String::as_str).collect();
         assert_eq!(secrets, vec!["api/token", "o/k", "t/k"]);
+        assert_eq!(agent.secrets["o/k"], "sk");
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl Pod {
         ensure!(media.is_file(), "{} is missing: cargo build -p media-pod", media.display());
         let mounts = Mounts::create(agent)?;
         let [public_address, api, admin] = free_addresses()?;
-        let child = Command::new(media)
+        let mut command = Command::new(media);
+        if let Some(path) = &agent.ca_file {
+            command.env("SWITCHBOARD_EXTRA_CA_FILE", path);
+        }
+        let child = command
             .env("SWITCHBOARD_AGENT_FILE", mounts.path("agent/agent.json"))
             .env("SWITCHBOARD_KEYRING_FILE", mounts.path("keyring/keyring.json"))
             .env("SWITCHBOARD_SECRETS_DIR", mounts.path("secrets"))

@@ -1,7 +1,7 @@
 //! What is known of a call under test: from the carrier's side, from the media pod's API and from the model.
 //!
-//! Only the tool calls come from the simulated model; a real one could not be asked, and the words are the pod's own
-//! transcript in any case.
+//! The words are the pod's own transcript. Tool calls are asked of the simulated model; a real one cannot be asked, so of it
+//! they are what the pod started, and what ended the call: by name, without arguments.
 
 use serde_json::{Map, Value};
 use simulator::carrier::Record;
@@ -23,19 +23,24 @@ pub(super) struct Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ToolCall {
     pub(super) name: String,
-    pub(super) arguments: Map<String, Value>,
+    /// Not seen of a real model.
+    pub(super) arguments: Option<Map<String, Value>>,
 }
 
 impl std::fmt::Display for ToolCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}({})", self.name, Value::Object(self.arguments.clone()))
+        match &self.arguments {
+            Some(arguments) => write!(f, "{}({})", self.name, Value::Object(arguments.clone())),
+            None => write!(f, "{} (with arguments that are not seen of a real model)", self.name),
+        }
     }
 }
 
 impl Observed {
-    pub(super) async fn look(record: &Record, calls: &Calls, model: &Model) -> Self {
+    pub(super) async fn look(record: &Record, calls: &Calls, model: Option<&Model>) -> Self {
         let product = calls.fetch(&record.sid).await.unwrap_or_default();
-        Self { view: record.view(), product, tools: tool_calls(model) }
+        let tools = model.map_or_else(|| tools_of(&product), tool_calls);
+        Self { view: record.view(), product, tools }
     }
 
     /// What the agent said, as far as the caller heard it, one text per utterance.
@@ -95,6 +100,19 @@ impl Observed {
     }
 }
 
+/// Tools as the pod knows them: those it ran, and the one that ended the call.
+fn tools_of(product: &Value) -> Vec<ToolCall> {
+    let events = product["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let started = events.iter().filter(|event| event["type"] == "tool_started");
+    let last = match product["endReason"].as_str() {
+        Some("agent_hung_up") => Some("end_call"),
+        Some("transferred") => Some("transfer"),
+        Some(_) | None => None,
+    };
+    let names = started.filter_map(|event| event["tool"].as_str()).chain(last);
+    names.map(|name| ToolCall { name: name.to_owned(), arguments: None }).collect()
+}
+
 /// Completed calls of all sessions, in order.
 fn tool_calls(model: &Model) -> Vec<ToolCall> {
     let items = model.sessions().into_iter().flat_map(|session| session.items);
@@ -102,7 +120,25 @@ fn tool_calls(model: &Model) -> Vec<ToolCall> {
     let parsed = calls.filter_map(|item| {
         let (name, arguments) = item.text.strip_suffix(')')?.split_once('(')?;
         let arguments = serde_json::from_str(arguments).unwrap_or_default();
-        Some(ToolCall { name: name.to_owned(), arguments })
+        Some(ToolCall { name: name.to_owned(), arguments: Some(arguments) })
     });
     parsed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_real_model_the_tools_are_what_the_pod_ran_and_what_ended_the_call() {
+        let names = |product: Value| tools_of(&product).into_iter().map(|tool| tool.name).collect::<Vec<_>>();
+        let events =
+            json!([{"type": "greeted"}, {"type": "tool_started", "tool": "look_up"}, {"type": "tool_ended"}]);
+        assert_eq!(names(json!({"events": events, "endReason": "agent_hung_up"})), ["look_up", "end_call"]);
+        assert_eq!(names(json!({"events": [], "endReason": "transferred"})), ["transfer"]);
+        assert_eq!(names(json!({"endReason": "caller_hung_up"})), [] as [&str; 0]);
+        assert_eq!(names(Value::Null), [] as [&str; 0]);
+    }
 }

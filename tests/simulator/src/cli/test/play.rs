@@ -23,7 +23,8 @@ const FAREWELL: Duration = Duration::from_secs(30);
 pub(super) struct Stage<'a> {
     pub(super) record: &'a Record,
     pub(super) calls: &'a Calls,
-    pub(super) model: &'a Model,
+    /// The simulated one.
+    pub(super) model: Option<&'a Model>,
     /// Numbers of the agent's transfer targets by name.
     pub(super) targets: &'a [(String, String)],
     pub(super) patience: Length,
@@ -161,7 +162,9 @@ impl Stage<'_> {
             let calls = seen.tools.get(from..).unwrap_or_default().iter();
             let fits = |call: &super::observed::ToolCall| {
                 call.name == tool.name
-                    && tool.arguments.iter().all(|(name, value)| call.arguments.get(name) == Some(value))
+                    && tool.arguments.iter().all(|(name, value)| {
+                        call.arguments.as_ref().and_then(|known| known.get(name)) == Some(value)
+                    })
             };
             calls.clone().position(fits).map(|at| from + at + 1)
         };
