@@ -38,6 +38,9 @@ const FAULTS: &[&str] = &[
     "switchboard_webhooks_refused_total",
 ];
 
+/// A model's last word about a reply that was interrupted: comes with ordinary calls.
+const WITH_INTERRUPTIONS: &str = "switchboard_provider_faults_total{fault=\"stale\"}";
+
 impl Pod {
     pub(crate) async fn start(
         name: &str,
@@ -169,7 +172,9 @@ impl Scrape {
 
     /// Every series of a fault that has increased, and by how much.
     pub(crate) fn faults_since(&self, before: &Self) -> BTreeMap<String, f64> {
-        let is_fault = |name: &str| FAULTS.iter().any(|family| name.split('{').next() == Some(family));
+        let is_fault = |name: &str| {
+            FAULTS.iter().any(|family| name.split('{').next() == Some(family)) && name != WITH_INTERRUPTIONS
+        };
         let moved =
             self.0.keys().filter(|name| is_fault(name)).map(|name| (name.clone(), self.since(before, name)));
         moved.filter(|(_, increase)| *increase > 0.0).collect()

@@ -57,7 +57,6 @@ impl<'a> QuietCall<'a> {
         let unheard = |name: &str| ensure_none(&call, name);
         ensure!(events(&call, "streamStarted").len() == 1, "the quiet call lost its stream: {call:#}");
         unheard("streamEnded")?;
-        unheard("cleared")?;
         unheard("webhookFailed")?;
         self.pod.hang_up(&self.sid).await?;
         let over = async || Ok((self.stage.call(&self.sid).await?["finished"] == true).then_some(()));
