@@ -140,6 +140,15 @@ impl Simulator {
         Ok(answer["violations"].as_array().context("violations are a list")?.clone())
     }
 
+    /// Forgets them: a trial that provokes some has looked at them.
+    ///
+    /// # Errors
+    /// When the simulator does not answer.
+    pub async fn forget_violations(&self) -> Result<()> {
+        self.http.delete(self.control("violations")).send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// The account's numbers, as the REST API shows them.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::installation::{condition, resource, wait_until_ready};
 use e2e::wait_for;
 use libtest_mimic::Trial;
@@ -15,6 +15,7 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
         ctx.trial("interruptions::a_suspended_agent_turns_new_calls_away_with_a_sentence", suspended),
         ctx.trial("interruptions::when_a_media_pod_dies_another_goes_on_with_its_call", killed),
+        ctx.trial("interruptions::when_a_media_process_is_killed_in_place_its_call_goes_on", killed_in_place),
         ctx.trial("interruptions::a_call_outlives_a_rolling_update", rolled),
     ]
 }
@@ -65,20 +66,9 @@ async fn killed(ctx: Arc<Ctx>) -> Result<()> {
     ready(&ctx).await?;
     let simulator = ctx.installation()?.simulator();
     let sid = call_in_mid_sentence(&ctx).await?;
-    let pods = ["get", "pods", "-n", NAMESPACE, "-l", "switchboard.dev/agent=sales", "-o", "json"];
-    let pods: Value = serde_json::from_str(&cluster.kubectl(&pods).await?)?;
-    let mut victim = None;
-    for pod in pods["items"].as_array().context("pods")? {
-        let Some(address) = pod["status"]["podIP"].as_str() else { continue };
-        let load: Value =
-            serde_json::from_str(&crate::context::http_get(&format!("{address}:9090"), "/load").await?)?;
-        if load["activeCalls"] == 1 {
-            victim = pod["metadata"]["name"].as_str();
-        }
-    }
-    let victim = victim.context("a pod has the call")?;
+    let victim = pod_with_a_call(&ctx).await?;
     // As when a node is taken away: no time to drain, and the Service forgets the pod.
-    let kill = ["delete", "pod", victim, "-n", NAMESPACE, "--grace-period=0", "--force"];
+    let kill = ["delete", "pod", &victim, "-n", NAMESPACE, "--grace-period=0", "--force"];
     cluster.kubectl(&kill).await?;
 
     let call = simulator.finished_call(&sid, 2 * PATIENCE).await?;
@@ -86,6 +76,59 @@ async fn killed(ctx: Arc<Ctx>) -> Result<()> {
     assert_eq!(events(&call, "streamStarted").len(), 2, "the stream of the next epoch: {call:#}");
     wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
     Ok(())
+}
+
+/// The pod stays, and until the kubelet has noticed its Service leads to a port where nobody listens.
+async fn killed_in_place(ctx: Arc<Ctx>) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    ready(&ctx).await?;
+    let simulator = ctx.installation()?.simulator();
+    let sid = call_in_mid_sentence(&ctx).await?;
+    let victim = pod_with_a_call(&ctx).await?;
+    let process = media_process(&victim)?;
+    let killed = std::process::Command::new("kill").args(["-KILL", &process]).status()?;
+    ensure!(killed.success(), "process {process} of {victim} cannot be killed");
+
+    let call = simulator.finished_call(&sid, 2 * PATIENCE).await?;
+    // That a stream or a webhook met the dead process is what this trial is about; everything else is the product's.
+    let met_the_dead =
+        ["twilio-31902-stream-connect", "twilio-31920-stream-handshake", "twilio-11205-webhook-unreachable"];
+    let violations = simulator.violations().await?;
+    let is_ours =
+        |violation: &&Value| !violation["rule"].as_str().is_some_and(|rule| met_the_dead.contains(&rule));
+    assert_eq!(violations.iter().filter(is_ours).collect::<Vec<_>>(), Vec::<&Value>::new(), "{call:#}");
+    simulator.forget_violations().await?;
+    survived(&ctx, &call).await?;
+    wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
+    Ok(())
+}
+
+/// The pod that carries the one call.
+async fn pod_with_a_call(ctx: &Ctx) -> Result<String> {
+    let pods = ["get", "pods", "-n", NAMESPACE, "-l", "switchboard.dev/agent=sales", "-o", "json"];
+    let pods: Value = serde_json::from_str(&ctx.cluster()?.kubectl(&pods).await?)?;
+    for pod in pods["items"].as_array().context("pods")? {
+        let Some(address) = pod["status"]["podIP"].as_str() else { continue };
+        let load: Value =
+            serde_json::from_str(&crate::context::http_get(&format!("{address}:9090"), "/load").await?)?;
+        if load["activeCalls"] == 1 {
+            return Ok(pod["metadata"]["name"].as_str().context("a name")?.to_owned());
+        }
+    }
+    bail!("no pod has the call: {pods:#}")
+}
+
+/// The process id of a pod's media container on this machine.
+fn media_process(pod: &str) -> Result<String> {
+    let name = format!("SWITCHBOARD_POD_NAME={pod}");
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|byte| *byte == 0).any(|variable| variable == name.as_bytes()) {
+            return Ok(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    bail!("no process has {name}")
 }
 
 async fn rolled(ctx: Arc<Ctx>) -> Result<()> {
