@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use call_session::agent_file::{AgentFile, Limits, Overflow, OverflowMessage};
+use call_session::agent_file::{AgentFile, Limits, Overflow};
 use call_session::plan::Phrases;
 use call_session::{Ms, Redacted};
 
@@ -154,7 +154,7 @@ pub fn sentence_for(refusal: CallRefusal, agent: &AgentFile) -> Sentence {
                 Overflow::Message { message } => Sentence::of(agent, message.text.clone()),
                 // Nobody wrote one: what callers hear of an agent that says nothing about overflow.
                 Overflow::Agent { .. } | Overflow::Forward { .. } => {
-                    Sentence::ours(OverflowMessage::default().text)
+                    Sentence::ours(agent, |phrases| phrases.all_busy)
                 }
             }
         }

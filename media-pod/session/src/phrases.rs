@@ -17,6 +17,8 @@ pub struct Phrases {
     pub not_in_service: String,
     /// When a transfer was not answered; in the carrier's voice.
     pub nobody_reached: String,
+    /// When no slot is free and the agent's owner wrote no message; in the carrier's voice.
+    pub all_busy: String,
 }
 
 impl Phrases {
@@ -33,6 +35,7 @@ impl Phrases {
             apology,
             not_in_service,
             nobody_reached,
+            all_busy,
         } = known.unwrap_or(&ENGLISH);
         Self {
             language: tag.to_owned(),
@@ -42,6 +45,7 @@ impl Phrases {
             apology: (*apology).to_owned(),
             not_in_service: (*not_in_service).to_owned(),
             nobody_reached: (*nobody_reached).to_owned(),
+            all_busy: (*all_busy).to_owned(),
         }
     }
 }
@@ -60,6 +64,7 @@ struct Row {
     apology: &'static str,
     not_in_service: &'static str,
     nobody_reached: &'static str,
+    all_busy: &'static str,
 }
 
 const ENGLISH: Row = Row {
@@ -70,6 +75,7 @@ const ENGLISH: Row = Row {
     apology: "We are sorry, we are having technical difficulties. Please call again later.",
     not_in_service: "This line is not in service at the moment. Please call again later.",
     nobody_reached: "Nobody could be reached. Please call again later.",
+    all_busy: "All lines are busy. Please call again in a moment.",
 };
 
 const TABLE: [Row; 7] = [
@@ -82,6 +88,7 @@ const TABLE: [Row; 7] = [
         apology: "Es tut uns leid, wir haben technische Schwierigkeiten. Bitte rufen Sie später noch einmal an.",
         not_in_service: "Dieser Anschluss ist zurzeit nicht in Betrieb. Bitte rufen Sie später noch einmal an.",
         nobody_reached: "Es war niemand zu erreichen. Bitte rufen Sie später noch einmal an.",
+        all_busy: "Alle Leitungen sind besetzt. Bitte rufen Sie gleich noch einmal an.",
     },
     Row {
         language: "es",
@@ -91,6 +98,7 @@ const TABLE: [Row; 7] = [
         apology: "Lo sentimos, tenemos dificultades técnicas. Por favor, vuelva a llamar más tarde.",
         not_in_service: "Esta línea no está en servicio en este momento. Por favor, vuelva a llamar más tarde.",
         nobody_reached: "No hemos podido localizar a nadie. Por favor, vuelva a llamar más tarde.",
+        all_busy: "Todas las líneas están ocupadas. Por favor, vuelva a llamar en un momento.",
     },
     Row {
         language: "fr",
@@ -100,6 +108,7 @@ const TABLE: [Row; 7] = [
         apology: "Nous sommes désolés, nous rencontrons des difficultés techniques. Veuillez rappeler plus tard.",
         not_in_service: "Cette ligne n'est pas en service pour le moment. Veuillez rappeler plus tard.",
         nobody_reached: "Personne n'a pu être joint. Veuillez rappeler plus tard.",
+        all_busy: "Toutes nos lignes sont occupées. Veuillez rappeler dans un instant.",
     },
     Row {
         language: "it",
@@ -109,6 +118,7 @@ const TABLE: [Row; 7] = [
         apology: "Siamo spiacenti, abbiamo difficoltà tecniche. La preghiamo di richiamare più tardi.",
         not_in_service: "Questa linea al momento non è in servizio. La preghiamo di richiamare più tardi.",
         nobody_reached: "Non è stato possibile raggiungere nessuno. La preghiamo di richiamare più tardi.",
+        all_busy: "Tutte le linee sono occupate. La preghiamo di richiamare tra poco.",
     },
     Row {
         language: "pt",
@@ -118,6 +128,7 @@ const TABLE: [Row; 7] = [
         apology: "Lamentamos, estamos com dificuldades técnicas. Por favor, ligue novamente mais tarde.",
         not_in_service: "Esta linha não está em serviço neste momento. Por favor, ligue novamente mais tarde.",
         nobody_reached: "Não foi possível contactar ninguém. Por favor, ligue novamente mais tarde.",
+        all_busy: "Todas as linhas estão ocupadas. Por favor, ligue novamente dentro de momentos.",
     },
     Row {
         language: "nl",
@@ -127,6 +138,7 @@ const TABLE: [Row; 7] = [
         apology: "Het spijt ons, we hebben technische problemen. Probeert u het later nog eens.",
         not_in_service: "Deze lijn is op dit moment niet in gebruik. Probeert u het later nog eens.",
         nobody_reached: "Er is niemand bereikbaar. Probeert u het later nog eens.",
+        all_busy: "Alle lijnen zijn bezet. Probeert u het zo meteen nog eens.",
     },
 ];
 
@@ -164,6 +176,7 @@ mod tests {
                 row.apology,
                 row.not_in_service,
                 row.nobody_reached,
+                row.all_busy,
             ]
         };
         for (index, row) in TABLE.iter().enumerate() {

@@ -7,8 +7,7 @@ use crate::metrics::OverflowLabel;
 
 /// The second call, which finds no slot.
 const SECOND: &str = "CA0123456789abcdef0123456789abcde1";
-const BUSY: &str =
-    r#"<Say language="en-US">All lines are busy. Please call again in a moment.</Say><Hangup />"#;
+const BUSY: &str = r#"<Say language="de-DE">Alle Leitungen sind besetzt. Bitte rufen Sie gleich noch einmal an.</Say><Hangup />"#;
 
 /// An agent with one slot, which sends everybody else to another agent.
 fn one_slot(store: &Arc<dyn Store>, name: &str, other: &str) -> Pod {
@@ -63,7 +62,7 @@ async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     let taken = post(&support, "support", "voice?tried=sales", &announcement(SECOND)).await;
     let stream = r#"<Stream url="wss://voice.example.com/moving/support/twilio/stream">"#;
     assert!(taken.body.contains(stream), "{}", taken.body);
-    assert!(taken.body.contains(r#"action="https://voice.example.com/moving/support/twilio/action/0""#));
+    assert!(taken.body.contains(r#"action="https://voice.example.com/moving/support/twilio/action/0#rc=5""#));
     assert_eq!(agent_of(&sales, SECOND).await, "support");
     let key = AgentKey { namespace: "moving".to_owned(), name: "support".to_owned() };
     let slots = async |key: &AgentKey| store.count_slots(key, sales.now()).await.unwrap();
@@ -113,7 +112,7 @@ async fn a_number_s_routes_are_not_asked_again_by_the_agent_that_takes_over() {
 async fn a_forwarded_call_is_dialled_and_costs_the_agent_no_minutes() {
     let pod = forwarding().configured(|agent| agent.limits.max_minutes_per_day = Some(1));
     pod.announce().await;
-    let action = "https://voice.example.com/moving/sales/twilio/action/0";
+    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5";
     let dial = format!(r#"<Dial action="{action}"><Number>+15550000009</Number></Dial>"#);
     assert_eq!(pod.post("voice", &announcement(SECOND)).await, twiml(&dial));
     assert_eq!(pod.state.metrics.calls_overflowed.count(OverflowLabel::Forward), 1);
@@ -121,8 +120,9 @@ async fn a_forwarded_call_is_dialled_and_costs_the_agent_no_minutes() {
     let mut after: Vec<_> = announcement(SECOND).into();
     after[4].1 = "in-progress";
     after.push(("DialCallStatus", "busy"));
-    let nobody = r#"<Say language="en-US">Nobody could be reached. Please call again later.</Say><Hangup />"#;
-    assert_eq!(pod.post("action/0", &after).await, twiml(nobody));
+    let words = "Es war niemand zu erreichen. Bitte rufen Sie später noch einmal an.";
+    let nobody = format!(r#"<Say language="de-DE">{words}</Say><Hangup />"#);
+    assert_eq!(pod.post("action/0", &after).await, twiml(&nobody));
 
     let mut over: Vec<_> = announcement(SECOND).into();
     over[4].1 = "completed";
