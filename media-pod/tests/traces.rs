@@ -108,7 +108,7 @@ async fn a_call_over_two_pods_is_one_trace_that_names_nobody() {
     let (mut leaving, other) = (pod("sales-media-0").await, pod("sales-media-1").await);
     let call = call_sid(0xca11);
     let mut phone = leaving.dial(&call).await;
-    phone.listen_until_quiet().await;
+    phone.listen_until_said(&leaving, 1).await;
     let left = tokio::spawn(leaving.leave());
     phone.until(|heard| *heard == Heard::Closed(Some(1000))).await;
     drop(phone);
@@ -118,7 +118,7 @@ async fn a_call_over_two_pods_is_one_trace_that_names_nobody() {
     let mut phone = other.stream(&call, &token_of(&twiml)).await;
     phone.speak(400).await;
     phone.pause(600).await;
-    assert!(phone.listen_until_quiet().await > 300, "the caller is answered");
+    assert!(phone.listen_until_said(&other, 2).await > 300, "the caller is answered");
     phone.stop().await;
     phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
     drop(phone);
@@ -173,7 +173,7 @@ async fn calls_do_not_notice_that_nobody_takes_their_traces() {
         Settings { endpoint, sampling: Sampling::default(), service: "switchboard-media".to_owned() };
     let pod = Pod::start_with(SIMULATED, |config| config.traces = Some(settings)).await;
     let mut phone = pod.dial(&call_sid(1)).await;
-    assert!(phone.listen_until_quiet().await > 300);
+    assert!(phone.listen_until_said(&pod, 1).await > 300);
     phone.stop().await;
     phone.until(|heard| matches!(heard, Heard::Closed(_))).await;
     // The announcement, the session and the stream.
