@@ -23,6 +23,8 @@ pub enum ConditionType {
     ReferencesResolved,
     /// VoiceAgent: every pod has loaded the newest configuration.
     ConfigCurrent,
+    /// VoiceAgent: the pods have the image that they should have.
+    ImageCurrent,
     /// VoiceAgent: what scales its pods can read their load.
     AutoscalingReady,
     /// PhoneNumber: the number was found in the account.
@@ -90,6 +92,18 @@ pub enum Reason {
     PodsBehind,
     /// Pods did not tell what they have.
     LoadUnknown,
+    /// The image is the one asked for.
+    NewestImage,
+    /// A new default image waits for a change of the spec.
+    HeldBack,
+    /// A new default image waits for the rollouts of other agents.
+    RolloutQueued,
+    /// The cluster lacks an API that the gateway's exposure needs.
+    APIMissing,
+    /// Deleted, and a number's calls still come here.
+    WaitingForNumbers,
+    /// Deleted, and calls are on.
+    WaitingForCalls,
     /// The autoscaler reads the metric.
     MetricRead,
     /// The autoscaler cannot read the metric.

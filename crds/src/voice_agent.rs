@@ -3,6 +3,7 @@
 mod engine;
 mod persona;
 mod policy;
+mod running;
 mod scaling;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -17,6 +18,7 @@ pub use engine::*;
 pub use persona::*;
 pub use policy::*;
 use policy::{overflows_to_a_known_target, overflows_to_another_agent};
+pub use running::*;
 pub use scaling::*;
 
 /// Who answers: persona, speech engines, limits and scale of one AI voice agent. The operator turns it into media pods
@@ -45,10 +47,17 @@ pub use scaling::*;
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Serving", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Calls", type_ = "integer", json_path = ".status.activeCalls"),
     printcolumn(name = "Scaling", type_ = "string", json_path = ".spec.scaling.type", priority = "1"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = "1"),
     printcolumn(name = "Config", type_ = "string", json_path = ".status.configRevision", priority = "1"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = short_name(),
     validation = overflows_to_another_agent(),
@@ -91,6 +100,15 @@ pub struct VoiceAgentSpec {
     /// How a pod leaves.
     #[serde(default)]
     pub drain: Drain,
+    /// Who reaches the pods over the cluster's network.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
+    /// Who scrapes the pods' metrics.
+    #[serde(default)]
+    pub monitoring: Monitoring,
+    /// When the default image of a new operator reaches the pods.
+    #[serde(default)]
+    pub update_policy: UpdatePolicy,
     /// The HTTP API of the pods: list, inspect and hang up calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<AgentApi>,
@@ -155,7 +173,14 @@ pub struct VoiceAgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub config_revision: Option<String>,
-    /// Ready, ReferencesResolved, ConfigCurrent, AutoscalingReady.
+    /// The image that was chosen for the pods; podTemplate may replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image: Option<String>,
+    /// The generation of the spec that the image was chosen for, for updatePolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_generation: Option<i64>,
+    /// Ready, ReferencesResolved, ConfigCurrent, ImageCurrent, AutoscalingReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]

@@ -42,7 +42,9 @@ use crate::rule::{needs_member, only_with, short_name};
 )]
 #[x_kube(
     validation = Rule::new("self.exposure.type != 'Ingress' || self.publicUrl.matches('^https://[^/]+$')")
-        .message("with exposure type Ingress, publicUrl is a scheme and a host without a path (https://voice.example.com), because an Ingress does not rewrite paths: remove the path, or set exposure.type to None and route yourself")
+        .message("with exposure type Ingress, publicUrl is a scheme and a host without a path (https://voice.example.com), because an Ingress does not rewrite paths: remove the path, or set exposure.type to None and route yourself"),
+    validation = Rule::new("self.exposure.type != 'HTTPRoute' || self.publicUrl.matches('^https://[^/]+$')")
+        .message("with exposure type HTTPRoute, publicUrl is a scheme and a host without a path (https://voice.example.com), because the route does not rewrite paths: remove the path, or set exposure.type to None and route yourself")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VoiceGatewaySpec {
@@ -93,16 +95,24 @@ const fn default_max_age_days() -> u32 {
 
 /// How requests to the public URL reach the media pods.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = only_with("Ingress", "ingress"))]
+#[x_kube(
+    validation = only_with("Ingress", "ingress"),
+    validation = needs_member("HTTPRoute", "httpRoute"),
+    validation = only_with("HTTPRoute", "httpRoute")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Exposure {
-    /// `Ingress`: one Ingress per agent with the path `/<namespace>/<agent>/twilio`. `None`: the operator makes only
+    /// `Ingress`: one Ingress per agent with the path `/<namespace>/<agent>/twilio`. `HTTPRoute`: the same as a route of
+    /// the Gateway API, which the cluster must have. `None`: the operator makes only
     /// Services, and you route to them yourself.
     #[serde(rename = "type", default)]
     pub kind: ExposureType,
     /// Settings of type `Ingress`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressExposure>,
+    /// Settings of type `HTTPRoute`.
+    #[serde(rename = "httpRoute", default, skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<HTTPRouteExposure>,
 }
 
 /// The kinds of exposure.
@@ -111,6 +121,8 @@ pub enum ExposureType {
     /// An Ingress per agent.
     #[default]
     Ingress,
+    /// A route of the Gateway API per agent.
+    HTTPRoute,
     /// Nothing: the user routes.
     None,
 }
@@ -133,6 +145,33 @@ pub struct IngressExposure {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Settings of the HTTPRoute of each agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPRouteExposure {
+    /// The Gateways that serve the public URL's host. A call is one WebSocket, on which the agent may be silent for
+    /// minutes: the Gateway's idle timeout must allow for that, and its draining for the agents' drain windows.
+    #[schemars(length(min = 1, max = 8))]
+    pub parent_refs: Vec<GatewayParentRef>,
+}
+
+/// A Gateway of the Gateway API, or one listener of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayParentRef {
+    /// Name of the Gateway.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace; this one without it. The Gateway must allow routes from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Name of the listener; all that fit without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub section_name: Option<String>,
 }
 
 /// The carrier account that calls come from.

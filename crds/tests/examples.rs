@@ -153,6 +153,25 @@ fn a_rule_says_what_to_change() {
             json!({"type": "None", "ingress": {}}),
             "ingress is read with type Ingress only",
         ),
+        (gateway(), "/spec/exposure", json!({"type": "HTTPRoute"}), "type HTTPRoute needs its settings"),
+        (
+            gateway(),
+            "/spec/exposure",
+            json!({"httpRoute": {"parentRefs": [{"name": "edge"}]}}),
+            "httpRoute is read with type HTTPRoute only",
+        ),
+        (
+            agent(),
+            "/spec/networkPolicy",
+            json!({"type": "None", "doors": {}}),
+            "doors is read with type Doors only",
+        ),
+        (
+            agent(),
+            "/spec/monitoring",
+            json!({"type": "None", "podMonitor": {}}),
+            "podMonitor is read with type PodMonitor only",
+        ),
         (gateway(), "/spec/store", json!({"type": "Redis"}), "type Redis needs its settings"),
         (
             gateway(),

@@ -7,17 +7,19 @@
 
 pub mod contents;
 mod merge;
+pub mod offers;
 pub mod watches;
 
 use std::fmt::Debug;
 
 use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
 use futures_util::future::{BoxFuture, Shared};
+use futures_util::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -26,8 +28,10 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::config::Namespaces;
+use crate::foreign::{HTTPRoute, PodMonitor};
 use crate::voice_agent::build::{AGENT_LABEL, MANAGED_BY};
 use contents::Contents;
+use offers::Offer;
 use watches::{Feed, Property, Tap, Watches, without_last_applied, without_owners};
 
 type Metadata<K> = Store<PartialObjectMeta<K>>;
@@ -67,6 +71,12 @@ pub struct Children {
     pub autoscalers: Store<HorizontalPodAutoscaler>,
     /// Ways in.
     pub ingresses: Metadata<Ingress>,
+    /// Who reaches the pods.
+    pub network_policies: Metadata<NetworkPolicy>,
+    /// Who scrapes them, where the cluster has the kind.
+    pub pod_monitors: (Offer, Metadata<PodMonitor>),
+    /// Ways in, where the cluster has the kind.
+    pub http_routes: (Offer, Metadata<HTTPRoute>),
 }
 
 /// A cache, what fills it, and what wakes its readers.
@@ -103,6 +113,8 @@ pub struct NumberFeeds {
 pub struct Feeds {
     pub(crate) gateways: Feed<DeserializeGuard<VoiceGateway>>,
     pub(crate) agents: Feed<DeserializeGuard<VoiceAgent>>,
+    /// The same kind once more, for those whose numbers' routes lead to others.
+    pub(crate) others: Feed<DeserializeGuard<VoiceAgent>>,
     pub(crate) numbers: Feed<DeserializeGuard<PhoneNumber>>,
     pub(crate) secrets: Feed<PartialObjectMeta<Secret>>,
     pub(crate) config_maps: Feed<PartialObjectMeta<ConfigMap>>,
@@ -112,6 +124,11 @@ pub struct Feeds {
     pub(crate) budgets: Feed<PartialObjectMeta<PodDisruptionBudget>>,
     pub(crate) autoscalers: Feed<HorizontalPodAutoscaler>,
     pub(crate) ingresses: Feed<PartialObjectMeta<Ingress>>,
+    pub(crate) network_policies: Feed<PartialObjectMeta<NetworkPolicy>>,
+    pub(crate) pod_monitors: Feed<PartialObjectMeta<PodMonitor>>,
+    pub(crate) http_routes: Feed<PartialObjectMeta<HTTPRoute>>,
+    /// Rings when a kind of another project came or went.
+    pub(crate) offers: BoxStream<'static, ()>,
     pub(crate) pods: Feed<Pod>,
 }
 
@@ -134,7 +151,22 @@ impl Cache {
         let (autoscalers, autoscaler_feed) = fed(&mut watches, ours());
         let (ingresses, ingress_feed) = fed(&mut watches, ours());
         let (pods, pod_tap) = watches.add(ours(), lean_pod);
-        let children = Children { deployments, service_accounts, services, budgets, autoscalers, ingresses };
+        let (network_policies, network_policy_feed) = fed(&mut watches, ours());
+        let (pod_monitor_offer, pod_monitors, pod_monitor_tap) =
+            watches.add_offered(ours(), without_last_applied);
+        let (http_route_offer, http_routes, http_route_tap) =
+            watches.add_offered(ours(), without_last_applied);
+        let children = Children {
+            deployments,
+            service_accounts,
+            services,
+            budgets,
+            autoscalers,
+            ingresses,
+            network_policies,
+            pod_monitors: (pod_monitor_offer, pod_monitors),
+            http_routes: (http_route_offer, http_routes),
+        };
         let complete = watches.completion();
         let cache = Self {
             gateways,
@@ -153,6 +185,7 @@ impl Cache {
         let feeds = Feeds {
             gateways: gateway_tap.feed(),
             agents: agent_tap.feed(),
+            others: agent_tap.feed_of(|a| Property::of(a, ())),
             numbers: number_tap.feed(),
             secrets: secret_tap.feed(),
             config_maps: config_map_feed,
@@ -162,6 +195,10 @@ impl Cache {
             budgets: budget_feed,
             autoscalers: autoscaler_feed,
             ingresses: ingress_feed,
+            network_policies: network_policy_feed,
+            pod_monitors: pod_monitor_tap.feed(),
+            http_routes: http_route_tap.feed(),
+            offers: watches.offers(),
             pods: pod_tap.feed(),
         };
         Setup { cache, watches, agents: feeds, gateways: gateway_feeds, numbers: number_feeds }

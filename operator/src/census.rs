@@ -27,6 +27,7 @@ const CONDITIONS: [(Kind, &[ConditionType]); 3] = [
             ConditionType::ReferencesResolved,
             ConditionType::ConfigCurrent,
             ConditionType::AutoscalingReady,
+            ConditionType::ImageCurrent,
         ],
     ),
     (

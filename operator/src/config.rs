@@ -91,6 +91,20 @@ pub struct OperatorConfig {
         hide_default_value = true
     )]
     pub watch_namespaces: Namespaces,
+    /// Rollouts of agents at a time, when this operator brings another default image than the one before. Each replaces all
+    /// pods of an agent, and its calls wait out a drain.
+    #[arg(long, env = "SWITCHBOARD_MAX_ROLLOUTS", value_name = "SWITCHBOARD_MAX_ROLLOUTS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_rollouts: u16,
+    /// Namespaces, separated by commas, whose pods may read the media pods' metrics: where Prometheus runs. For agents
+    /// whose networkPolicy does not say.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_MONITORING_NAMESPACES",
+        value_name = "SWITCHBOARD_MONITORING_NAMESPACES",
+        default_value = "monitoring",
+        value_delimiter = ','
+    )]
+    pub monitoring_namespaces: Vec<String>,
     /// Log filter, such as `info` or `operator=debug,info`.
     #[arg(long, env = "SWITCHBOARD_LOG", value_name = "SWITCHBOARD_LOG", default_value = "info")]
     pub log: tracing_subscriber::EnvFilter,

@@ -17,6 +17,8 @@ use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::phone_number;
 use crate::report::Kind;
+use crate::rollouts::Turns;
+use crate::voice_agent::departure::Departures;
 use crate::voice_gateway::carrier::Carriers;
 
 /// Clients and settings; one per process.
@@ -43,8 +45,12 @@ pub struct Context {
     pub number_looks: Looks<phone_number::Seen>,
     /// Connections to media pods: plain HTTP inside the cluster, never through a proxy.
     pub pods: reqwest::Client,
-    /// The image of media pods, where the agent names none.
-    pub media_image: String,
+    /// What the operator was installed with, as far as agents' children depend on it.
+    pub surroundings: Surroundings,
+    /// Whose turn it is to get a new default image.
+    pub turns: Turns,
+    /// Deleted agents that wait.
+    pub departures: Departures,
     /// How often the carrier is asked whether its side is still as it was set.
     pub resync: Duration,
     /// Rung when an agent got a new configuration, for the steward.
@@ -62,7 +68,7 @@ impl Context {
         metrics: Metrics,
         transport: twilio::rest::Transport,
         pods: reqwest::Client,
-        media_image: String,
+        surroundings: Surroundings,
         resync: Duration,
         standing: Standing,
     ) -> Self {
@@ -80,12 +86,27 @@ impl Context {
             gateway_looks: Looks::default(),
             number_looks: Looks::default(),
             pods,
-            media_image,
+            turns: Turns::new(surroundings.max_rollouts),
+            departures: Departures::default(),
+            surroundings,
             resync,
             configured: Notify::new(),
             backoff: Backoff::default(),
         }
     }
+}
+
+/// What the operator was installed with, as far as agents' children depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The image of media pods, where the agent names none.
+    pub media_image: String,
+    /// Where the operator runs.
+    pub operator_namespace: String,
+    /// Where Prometheus runs.
+    pub monitoring_namespaces: Vec<String>,
+    /// Rollouts of a new default image at a time.
+    pub max_rollouts: usize,
 }
 
 /// Consecutive failures by object: one that keeps failing is tried ever more rarely, alone.

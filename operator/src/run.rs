@@ -18,7 +18,7 @@ use twilio::rest::{Transport, TransportError};
 
 use crate::cache::{Cache, Setup};
 use crate::config::OperatorConfig;
-use crate::context::Context;
+use crate::context::{Context, Surroundings};
 use crate::leader::{Election, Standing};
 use crate::metrics::Metrics;
 use crate::{http, phone_number, steward, telemetry, voice_agent, voice_gateway};
@@ -77,6 +77,8 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
         namespace,
         pod_name,
         watch_namespaces,
+        max_rollouts,
+        monitoring_namespaces,
         log,
     } = config;
     telemetry::start(log)?;
@@ -105,7 +107,13 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     metrics.set_leader(true);
     let resync = Duration::from_secs(resync_seconds);
     let Setup { cache, watches, agents, gateways, numbers } = Cache::setup(&client, watch_namespaces);
-    let context = Context::new(client, cache, metrics, transport, pods, media_image, resync, standing);
+    let surroundings = Surroundings {
+        media_image,
+        operator_namespace: namespace,
+        monitoring_namespaces,
+        max_rollouts: usize::from(max_rollouts),
+    };
+    let context = Context::new(client, cache, metrics, transport, pods, surroundings, resync, standing);
     let context = Arc::new(context);
     let stop = CancellationToken::new();
     let stopped_by = || stop.clone().cancelled_owned();

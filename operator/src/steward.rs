@@ -185,6 +185,20 @@ async fn annotate_all(client: &Client, writes: Vec<(Arc<Pod>, Annotations)>) {
         .await;
 }
 
+/// Calls on each running pod of an agent, those on their way out too; `None` where one does not answer.
+pub(crate) async fn ask_all(context: &Context, (namespace, agent): &(String, String)) -> Vec<Option<u32>> {
+    let pods = context.cache.pods.state_filter(|pod| {
+        pod.metadata.namespace.as_ref() == Some(namespace)
+            && pod.labels().get(AGENT_LABEL) == Some(agent)
+            && pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    });
+    let asked = stream::iter(pods).map(|pod| async move {
+        let address = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+        ask(&context.pods, address).await.map(|load| load.active_calls)
+    });
+    asked.buffer_unordered(CONCURRENCY).collect().await
+}
+
 /// A pod that should answer.
 struct Target {
     agent: (String, String),

@@ -6,6 +6,8 @@ use crds::{
 };
 use serde_json::{Value, json};
 
+use crate::context::Surroundings;
+
 /// The gateway `default` of namespace `moving`, with an Ingress and a memory store.
 pub(crate) fn gateway() -> VoiceGateway {
     let spec: VoiceGatewaySpec = serde_json::from_value(json!({
@@ -22,6 +24,16 @@ pub(crate) fn gateway() -> VoiceGateway {
     gateway.metadata.namespace = Some("moving".to_owned());
     gateway.metadata.uid = Some("9a2f".to_owned());
     gateway
+}
+
+/// An operator as the manifests install it.
+pub(crate) fn surroundings() -> Surroundings {
+    Surroundings {
+        media_image: "registry.example/media:1".to_owned(),
+        operator_namespace: "switchboard-system".to_owned(),
+        monitoring_namespaces: vec!["monitoring".to_owned()],
+        max_rollouts: 5,
+    }
 }
 
 /// What tests do to gateways.

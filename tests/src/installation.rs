@@ -128,6 +128,8 @@ pub async fn apply_manifests(cluster: &Cluster) -> Result<()> {
 pub async fn apply(cluster: &Cluster, namespace: &str, file: &Path) -> Result<String> {
     if cluster.kubectl(&["get", "namespace", namespace]).await.is_err() {
         cluster.kubectl(&["create", "namespace", namespace]).await?;
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        cluster.kubectl(&["label", "namespace", namespace, restricted]).await?;
     }
     cluster.kubectl(&["apply", "-n", namespace, "-f", &file.to_string_lossy()]).await
 }

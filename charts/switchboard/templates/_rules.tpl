@@ -1,12 +1,12 @@
 {{/* What the operator may do, and nothing more. It applies (patch, and create where the object is new), deletes only what
-it made as an option (autoscaler, Ingress), and leaves the rest to the garbage collector. */}}
+it made as an option (autoscaler, routes, NetworkPolicy, PodMonitor), and leaves the rest to the garbage collector. */}}
 {{- define "switchboard.rules" -}}
 - apiGroups: [switchboard.dev]
   resources: [voicegateways, voiceagents, phonenumbers]
   verbs: [get, list, watch]
-# The finalizer of a PhoneNumber is a patch of its metadata.
+# The finalizers of PhoneNumber and VoiceAgent are a patch of their metadata.
 - apiGroups: [switchboard.dev]
-  resources: [phonenumbers]
+  resources: [phonenumbers, voiceagents]
   verbs: [patch]
 - apiGroups: [switchboard.dev]
   resources: [voicegateways/status, voiceagents/status, phonenumbers/status]
@@ -41,7 +41,14 @@ it made as an option (autoscaler, Ingress), and leaves the rest to the garbage c
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
-  resources: [ingresses]
+  resources: [ingresses, networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Of other projects, where the cluster has them.
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [podmonitors]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::merge::Merge;
+use super::offers::{self, Bell, Offer};
 use crate::config::Namespaces;
 use crate::context::spread;
 
@@ -35,16 +36,68 @@ pub struct Watches {
     namespaces: Namespaces,
     running: Vec<BoxFuture<'static, ()>>,
     listed: Vec<oneshot::Receiver<()>>,
+    bell: Bell,
+    rung: Option<mpsc::UnboundedReceiver<()>>,
 }
 
 impl Watches {
     /// None yet.
     pub fn new(client: Client, namespaces: Namespaces) -> Self {
-        Self { client, namespaces, running: Vec::new(), listed: Vec::new() }
+        let (bell, rung) = mpsc::unbounded_channel();
+        let (running, listed) = (Vec::new(), Vec::new());
+        Self { client, namespaces, running, listed, bell: Arc::new(bell), rung: Some(rung) }
     }
 
     /// Adds the watches of a kind. `lean` drops from every object what nobody reads.
     pub(super) fn add<K>(&mut self, config: watcher::Config, lean: fn(&mut K)) -> (Store<K>, Tap<K>)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.add_with(|api: Api<K>, pause| watch(api, config.clone()).modify(lean).backoff(pause).boxed())
+    }
+
+    /// The same of a kind that a cluster may lack: watched only while it is there.
+    pub(super) fn add_offered<K>(
+        &mut self,
+        config: watcher::Config,
+        lean: fn(&mut K),
+    ) -> (Offer, Store<K>, Tap<K>)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (offer, looking) = offers::offer::<K>(self.client.clone(), self.bell.clone());
+        self.running.push(looking.boxed());
+        let (store, tap) = self.add_with(|api: Api<K>, pause| {
+            let config = config.clone();
+            let begin =
+                move || watch(api.clone(), config.clone()).modify(lean).backoff(pause.clone()).boxed();
+            offers::while_offered(offer.follow(), begin).boxed()
+        });
+        (offer, store, tap)
+    }
+
+    /// Rings when a kind that a cluster may lack came or went. For one listener.
+    pub(super) fn offers(&mut self) -> BoxStream<'static, ()> {
+        let Some(mut rung) = self.rung.take() else { return stream::pending().boxed() };
+        stream::poll_fn(move |context| rung.poll_recv(context)).boxed()
+    }
+
+    fn add_with<K>(
+        &mut self,
+        begin: impl Fn(Api<K>, Pause) -> BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    ) -> (Store<K>, Tap<K>)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -67,7 +120,7 @@ impl Watches {
         let merge = Merge::new(apis.iter().map(|(namespace, _)| namespace.clone()));
         let sources = apis.into_iter().enumerate().map(|(index, (_, api))| {
             let pause = Pause::new(format!("{} {index}", K::kind(&())));
-            watch(api, config.clone()).modify(lean).backoff(pause).map(move |event| (index, event)).boxed()
+            begin(api, pause).map(move |event| (index, event)).boxed()
         });
         let events = stream::select_all(sources).boxed();
         self.running.push(drive(events, merge, writer, tap.clone(), has_listed).boxed());

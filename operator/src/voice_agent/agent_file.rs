@@ -97,6 +97,9 @@ pub fn render(sources: Sources<'_>) -> Result<file::AgentFile, Invalid> {
         scaling,
         drain,
         api,
+        network_policy: _,
+        monitoring: _,
+        update_policy: _,
         image: _,
         pod_template: _,
     } = agent;

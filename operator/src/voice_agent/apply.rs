@@ -24,23 +24,61 @@ pub(super) async fn apply_children(
     children: &Children,
 ) -> Result<Arc<Deployment>, kube::Error> {
     // Without `..`: a new child that is not applied here does not compile.
-    let Children { service_account, config_map, deployment, replicas, service, pdb, hpa, ingress } = children;
+    let Children {
+        service_account,
+        config_map,
+        deployment,
+        replicas,
+        service,
+        pdb,
+        hpa,
+        ingress,
+        http_route,
+        network_policy,
+        pod_monitor,
+    } = children;
     let known = &context.cache.children;
     keep(context, &known.service_accounts, service_account).await?;
     keep(context, &context.cache.config_maps, config_map).await?;
     keep(context, &known.services, service).await?;
     let deployment = apply_deployment(context, deployment, *replicas).await?;
     keep(context, &known.budgets, pdb).await?;
-    if let Some(hpa) = hpa {
-        keep(context, &known.autoscalers, hpa).await?;
-    }
-    if let Some(ingress) = ingress {
-        keep(context, &known.ingresses, ingress).await?;
-    }
     let namespace = deployment.namespace().unwrap_or_default();
-    delete_orphans(context, &known.autoscalers, &namespace, agent, hpa.as_ref()).await?;
-    delete_orphans(context, &known.ingresses, &namespace, agent, ingress.as_ref()).await?;
+    let owner = (namespace.as_str(), agent);
+    keep_or_delete(context, &known.autoscalers, owner, hpa.as_ref()).await?;
+    keep_or_delete(context, &known.ingresses, owner, ingress.as_ref()).await?;
+    keep_or_delete(context, &known.network_policies, owner, network_policy.as_ref()).await?;
+    let (offer, pod_monitors) = &known.pod_monitors;
+    if offer.is_there() {
+        keep_or_delete(context, pod_monitors, owner, pod_monitor.as_ref()).await?;
+    }
+    let (offer, http_routes) = &known.http_routes;
+    if offer.is_there() {
+        keep_or_delete(context, http_routes, owner, http_route.as_ref()).await?;
+    }
     Ok(deployment)
+}
+
+/// Applies a child that an agent may have, and deletes it where the agent does not want it any more.
+async fn keep_or_delete<K, S>(
+    context: &Context,
+    known: &Store<S>,
+    owner: (&str, &str),
+    wanted: Option<&K>,
+) -> Result<(), kube::Error>
+where
+    S: Resource<DynamicType = ()> + Clone + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + 'static,
+{
+    if let Some(wanted) = wanted {
+        keep(context, known, wanted).await?;
+    }
+    delete_orphans(context, known, owner, wanted).await
 }
 
 /// Applies an object unless it is as it was applied.
@@ -119,8 +157,7 @@ async fn apply_replicas(
 async fn delete_orphans<K, S>(
     context: &Context,
     known: &Store<S>,
-    namespace: &str,
-    agent: &str,
+    (namespace, agent): (&str, &str),
     wanted: Option<&K>,
 ) -> Result<(), kube::Error>
 where

@@ -6,8 +6,11 @@
 pub mod config_map;
 pub mod deployment;
 pub mod hpa;
+pub mod http_route;
 pub mod ingress;
+pub mod network_policy;
 pub mod pdb;
+pub mod pod_monitor;
 pub mod service;
 
 use std::collections::BTreeMap;
@@ -15,11 +18,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::validate::{Scale, ValidatedAgent};
+use crate::foreign::{HTTPRoute, PodMonitor};
 
 /// Names the agent on every child; the selector of pods.
 pub const AGENT_LABEL: &str = "switchboard.dev/agent";
@@ -45,6 +49,12 @@ pub struct Children {
     pub hpa: Option<HorizontalPodAutoscaler>,
     /// The way in from the internet, if the gateway wants so.
     pub ingress: Option<Ingress>,
+    /// The same as a route of the Gateway API.
+    pub http_route: Option<HTTPRoute>,
+    /// Who reaches the pods, if the agent wants that limited.
+    pub network_policy: Option<NetworkPolicy>,
+    /// Who scrapes them, if the agent wants so.
+    pub pod_monitor: Option<PodMonitor>,
 }
 
 /// Who writes the Deployment's number of pods.
@@ -81,12 +91,20 @@ pub fn build(agent: &ValidatedAgent) -> Children {
         pdb: pdb::build(agent),
         hpa,
         ingress: ingress::build(agent),
+        http_route: http_route::build(agent),
+        network_policy: network_policy::build(agent),
+        pod_monitor: pod_monitor::build(agent),
     }
 }
 
 /// The name of every child of an agent.
 pub fn child_name(agent: &str) -> String {
     format!("{agent}-media")
+}
+
+/// The path of an agent's webhooks and streams on the gateway's host.
+fn public_path(agent: &ValidatedAgent) -> String {
+    format!("/{}/{}/twilio", agent.namespace, agent.name)
 }
 
 /// Metadata of a child.

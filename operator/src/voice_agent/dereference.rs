@@ -101,6 +101,16 @@ fn numbers(agent: &VoiceAgent, cache: &Cache) -> (Vec<NumberRoutes>, Vec<String>
     (routes::entering(&numbers, &name, &agents), routes::reaching(&numbers, &name))
 }
 
+/// PhoneNumbers whose calls the carrier brings to an agent: those that enter through it, whatever their routes say now.
+pub fn callers(agent: &VoiceAgent, cache: &Cache) -> Vec<String> {
+    let (namespace, name) = (agent.namespace(), agent.name_any());
+    let calls = |n: &PhoneNumber| n.namespace() == namespace && routes::enters_through(n, &name);
+    let numbers = cache.numbers.state_filter(|n| n.0.as_ref().is_ok_and(calls));
+    let mut names: Vec<_> = numbers.iter().map(|n| n.name_any()).collect();
+    names.sort();
+    names
+}
+
 /// An agent as routes see it; one on its way out is none.
 pub(crate) fn known(agent: &VoiceAgent) -> Option<KnownAgent> {
     let is_leaving = agent.metadata.deletion_timestamp.is_some();

@@ -13,6 +13,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use super::agent_file::Invalid;
 use crate::finding::Finding;
 use crate::references::{self, Missing};
+use crate::rollouts::{Image, Until};
 
 /// How far a reconciliation came.
 #[derive(Clone, Debug)]
@@ -23,6 +24,15 @@ pub enum Progress {
     Invalid(Invalid),
     /// The children are applied.
     Applied(Box<Applied>),
+    /// It is deleted, and waits; nothing was touched.
+    Leaving(Finding),
+}
+
+impl Progress {
+    /// Whether the agent waits for its turn to roll out.
+    pub fn is_queued(&self) -> bool {
+        matches!(self, Self::Applied(applied) if matches!(applied.image, Image::Held { until: Until::Turn(_), .. }))
+    }
 }
 
 /// What was applied.
@@ -38,6 +48,10 @@ pub struct Applied {
     pub revision: String,
     /// Whether new calls are turned away.
     pub is_suspended: bool,
+    /// The pods' image.
+    pub image: Image,
+    /// The gateway wants a route of an API that the cluster lacks.
+    pub lacks_route_api: bool,
     /// Whether what scales the pods can see their load, where that can be asked.
     pub autoscaling: Option<Finding>,
     /// What it refers to and does without.
@@ -58,17 +72,30 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
     let mut status = owned(agent.status.as_ref());
     let generation = agent.metadata.generation;
     status.observed_generation = generation;
-    let mut scaling = None;
+    let (mut scaling, mut current) = (None, None);
     let (resolved, ready) = match progress {
         Progress::Missing(missing) => {
             let reason = missing.first().map_or(Reason::Pending, Missing::reason);
             let words = (Status::False, reason, references::sentence(missing));
-            (words.clone(), words)
+            (Some(words.clone()), words)
         }
-        Progress::Invalid(invalid) => (resolved(), (Status::False, Reason::InvalidSpec, invalid.to_string())),
+        Progress::Invalid(invalid) => {
+            (Some(resolved()), (Status::False, Reason::InvalidSpec, invalid.to_string()))
+        }
         Progress::Applied(applied) => {
-            let Applied { deployment, url, numbers, revision, is_suspended, autoscaling, absent } =
-                applied.as_ref();
+            let Applied {
+                deployment,
+                url,
+                numbers,
+                revision,
+                is_suspended,
+                image,
+                lacks_route_api,
+                autoscaling,
+                absent,
+            } = applied.as_ref();
+            set_image(&mut status, image, generation);
+            current = Some(image.finding());
             scaling = autoscaling.clone();
             let pods = deployment.status.clone().unwrap_or_default();
             status.replicas = Some(pods.replicas.unwrap_or_default());
@@ -79,15 +106,23 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
             let resolved = absent.as_ref().map_or_else(resolved, |absent| {
                 (Status::False, absent.reason(), references::sentence(std::slice::from_ref(absent)))
             });
-            (resolved, ready(deployment, &pods, *is_suspended))
+            let ready =
+                if *lacks_route_api { api_missing() } else { ready(deployment, &pods, *is_suspended) };
+            (Some(resolved), ready)
         }
+        Progress::Leaving(Finding { status, reason, message }) => (None, (*status, *reason, message.clone())),
     };
     let mut set = |kind, (holds, reason, message): (Status, Reason, String)| {
         let new = NewCondition { kind, status: holds, reason, message, observed_generation: generation };
         set_condition(&mut status.conditions, new, now);
     };
     set(ConditionType::Ready, ready);
-    set(ConditionType::ReferencesResolved, resolved);
+    if let Some(resolved) = resolved {
+        set(ConditionType::ReferencesResolved, resolved);
+    }
+    if let Some(Finding { status: holds, reason, message }) = current {
+        set(ConditionType::ImageCurrent, (holds, reason, message));
+    }
     if let Some(Finding { status: holds, reason, message }) = scaling {
         set(ConditionType::AutoscalingReady, (holds, reason, message));
     } else if matches!(progress, Progress::Applied(_)) {
@@ -95,6 +130,20 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
         status.conditions.retain(|c| c.type_ != nobodys);
     }
     status
+}
+
+/// Remembers what was chosen, and for which spec, so that the next operator knows what it would change.
+fn set_image(status: &mut VoiceAgentStatus, image: &Image, generation: Option<i64>) {
+    status.image = Some(image.reference().to_owned());
+    if let Image::Newest(_) = image {
+        status.image_generation = generation;
+    }
+}
+
+fn api_missing() -> (Status, Reason, String) {
+    let message = "The gateway's exposure is HTTPRoute, and the cluster has no such kind, so no call comes in: install the \
+                   Gateway API (gateway.networking.k8s.io/v1), or choose another exposure";
+    (Status::False, Reason::APIMissing, message.to_owned())
 }
 
 fn resolved() -> (Status, Reason, String) {
@@ -155,6 +204,8 @@ mod tests {
             numbers: vec!["+15551230001".to_owned()],
             revision: "9f2c41d0".to_owned(),
             is_suspended: false,
+            image: Image::Newest("media:1".to_owned()),
+            lacks_route_api: false,
             autoscaling: Some(Finding::yes(Reason::MetricRead)),
             absent: None,
         }))
@@ -171,7 +222,12 @@ mod tests {
         let status = compute(&testing::agent(), &applied(2, pods), Timestamp::UNIX_EPOCH);
         assert_eq!(
             words(&status),
-            ["Ready=True Serving", "ReferencesResolved=True Resolved", "AutoscalingReady=True MetricRead"]
+            [
+                "Ready=True Serving",
+                "ReferencesResolved=True Resolved",
+                "ImageCurrent=True NewestImage",
+                "AutoscalingReady=True MetricRead"
+            ]
         );
         assert_eq!(status.conditions[0].message, "1 of 2 pods accept calls");
         assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(1)));
@@ -218,7 +274,40 @@ mod tests {
         agent.status = Some(compute(&agent, &Progress::Applied(found.clone()), Timestamp::UNIX_EPOCH));
         found.autoscaling = None;
         let status = compute(&agent, &Progress::Applied(found), Timestamp::UNIX_EPOCH);
-        assert_eq!(words(&status), ["Ready=False Progressing", "ReferencesResolved=True Resolved"]);
+        assert_eq!(
+            words(&status),
+            ["Ready=False Progressing", "ReferencesResolved=True Resolved", "ImageCurrent=True NewestImage"]
+        );
+    }
+
+    #[test]
+    fn a_held_image_is_told_and_keeps_the_generation_it_was_chosen_for() {
+        let mut agent = testing::agent();
+        let Progress::Applied(mut found) = applied(2, DeploymentStatus::default()) else { unreachable!() };
+        agent.status = Some(compute(&agent, &Progress::Applied(found.clone()), Timestamp::UNIX_EPOCH));
+        let chosen = agent.status.clone().unwrap();
+        assert_eq!((chosen.image.as_deref(), chosen.image_generation), (Some("media:1"), Some(1)));
+        let (image, newest) = ("media:1".to_owned(), "media:2".to_owned());
+        let until = Until::Turn(vec![("moving".to_owned(), "support".to_owned())]);
+        found.image = Image::Held { image, newest, until };
+        agent.metadata.generation = Some(2);
+        let progress = Progress::Applied(found);
+        assert!(progress.is_queued());
+        let status = compute(&agent, &progress, Timestamp::UNIX_EPOCH);
+        assert_eq!((status.image.as_deref(), status.image_generation), (Some("media:1"), Some(1)));
+        let told = status.conditions.iter().find(|c| c.type_ == "ImageCurrent").unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "RolloutQueued"));
+        assert!(told.message.contains("media:2") && told.message.contains("moving/support"));
+    }
+
+    #[test]
+    fn without_the_api_of_its_way_in_an_agent_is_not_ready() {
+        let pods =
+            DeploymentStatus { replicas: Some(2), ready_replicas: Some(2), ..DeploymentStatus::default() };
+        let Progress::Applied(mut found) = applied(2, pods) else { unreachable!() };
+        found.lacks_route_api = true;
+        let status = compute(&testing::agent(), &Progress::Applied(found), Timestamp::UNIX_EPOCH);
+        assert_eq!(words(&status)[0], "Ready=False APIMissing");
     }
 
     #[test]
@@ -229,7 +318,9 @@ mod tests {
         applied.absent = Some(Missing::Agent("night".to_owned()));
         applied.autoscaling = None;
         let status = compute(&testing::agent(), &Progress::Applied(applied), Timestamp::UNIX_EPOCH);
-        assert_eq!(words(&status), ["Ready=True Serving", "ReferencesResolved=False AgentNotFound"]);
+        let wanted =
+            ["Ready=True Serving", "ReferencesResolved=False AgentNotFound", "ImageCurrent=True NewestImage"];
+        assert_eq!(words(&status), wanted);
         assert!(status.conditions[1].message.starts_with("VoiceAgent night does not exist"));
     }
 

@@ -2,14 +2,15 @@
 
 use call_session::agent_file::{AgentFile, NumberRoutes};
 use crds::{
-    Autoscaler, Builtin, ExposureType, External, IngressExposure, ScalingType, SecretKeyRef, VoiceAgent,
-    VoiceGateway,
+    Autoscaler, Builtin, ExposureType, External, HTTPRouteExposure, IngressExposure, Monitoring,
+    NetworkPolicy, ScalingType, SecretKeyRef, VoiceAgent, VoiceGateway,
 };
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::agent_file::{self, Invalid, OverflowAgent, Sources};
+use crate::context::Surroundings;
 
 /// What a validated agent is made of.
 #[derive(Clone, Debug)]
@@ -24,8 +25,10 @@ pub struct Resolved<'a> {
     pub numbers: Vec<NumberRoutes>,
     /// Whether calls can go to the agent that its overflow names.
     pub overflow_agent: OverflowAgent,
-    /// The image of media pods, where the agent names none.
-    pub default_image: &'a str,
+    /// The image of its pods.
+    pub image: String,
+    /// What the operator was installed with.
+    pub surroundings: &'a Surroundings,
 }
 
 /// An agent that can be built.
@@ -49,6 +52,12 @@ pub struct ValidatedAgent {
     pub exposure: Exposure,
     /// The media pods' image.
     pub image: String,
+    /// Who reaches the pods.
+    pub network_policy: NetworkPolicy,
+    /// Who scrapes them.
+    pub monitoring: Monitoring,
+    /// What the operator was installed with.
+    pub surroundings: Surroundings,
     /// What the user merges over the pod template.
     pub pod_template: Option<PodTemplateSpec>,
 }
@@ -79,6 +88,13 @@ pub enum Exposure {
         /// The user's settings.
         settings: IngressExposure,
     },
+    /// By an HTTPRoute for this host.
+    HTTPRoute {
+        /// The public URL's host, without the port.
+        host: String,
+        /// The user's settings.
+        settings: HTTPRouteExposure,
+    },
     /// The user routes.
     None,
 }
@@ -97,7 +113,7 @@ impl ValidatedAgent {
 
 /// Checks, and renders what is rendered once.
 pub fn validate(resolved: Resolved<'_>) -> Result<ValidatedAgent, Invalid> {
-    let Resolved { agent, gateway, instructions, numbers, overflow_agent, default_image } = resolved;
+    let Resolved { agent, gateway, instructions, numbers, overflow_agent, image, surroundings } = resolved;
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let file = agent_file::render(Sources {
         namespace: &namespace,
@@ -114,7 +130,10 @@ pub fn validate(resolved: Resolved<'_>) -> Result<ValidatedAgent, Invalid> {
         secret_keys: agent_file::secret_keys(&agent.spec, &gateway.spec),
         scale: scale(agent)?,
         exposure: exposure(gateway)?,
-        image: agent.spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
+        image,
+        network_policy: agent.spec.network_policy.clone(),
+        monitoring: agent.spec.monitoring.clone(),
+        surroundings: surroundings.clone(),
         pod_template: pod_template(agent)?,
         namespace,
         name,
@@ -139,6 +158,11 @@ fn exposure(gateway: &VoiceGateway) -> Result<Exposure, Invalid> {
     let exposure = &gateway.spec.exposure;
     match exposure.kind {
         ExposureType::None => Ok(Exposure::None),
+        ExposureType::HTTPRoute => {
+            let missing = Invalid::MissingMember { path: "exposure", kind: "HTTPRoute", member: "httpRoute" };
+            let settings = exposure.http_route.clone().ok_or(missing)?;
+            Ok(Exposure::HTTPRoute { host: host(&gateway.spec.public_url)?.to_owned(), settings })
+        }
         ExposureType::Ingress => {
             let settings = exposure.ingress.clone().unwrap_or_default();
             Ok(Exposure::Ingress { host: host(&gateway.spec.public_url)?.to_owned(), settings })

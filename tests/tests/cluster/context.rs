@@ -59,10 +59,11 @@ impl Ctx {
         })
     }
 
-    /// Makes a namespace, and returns its name when pods can be created in it.
+    /// Makes a namespace that takes restricted pods only, and returns its name when pods can be created in it.
     pub(crate) async fn namespace(&self, name: &str) -> Result<String> {
         let client = self.cluster()?.client();
-        let namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client, name);
         wait_for("the namespace's service account", PATIENCE, async || {

@@ -3,6 +3,7 @@
 //! They need root, so a feature asks for them: `cargo test -p e2e --features cluster`. A new file beside this one has a
 //! `pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial>` and a line in [`trials`] here.
 
+mod agents;
 mod autoscaling;
 mod context;
 mod doctor;
@@ -60,6 +61,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         doctor::trials(ctx),
         leadership::trials(ctx),
         namespaces::trials(ctx),
+        agents::trials(ctx),
         robustness::trials(ctx),
         // Behind what needs the machine for itself: from here on Prometheus scrapes everybody every second.
         autoscaling::trials(ctx),

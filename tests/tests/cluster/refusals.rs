@@ -16,7 +16,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
-use objects::{agent, builtin_agent, gateway, number};
+use objects::{agent, builtin_agent, gateway, number, routed_gateway};
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
@@ -57,6 +57,21 @@ fn cases() -> Vec<Case> {
         refused(gateway, &[("/metadata/name", json!("1st"))], "metadata.name must have at most 40"),
         refused(gateway, &[("/spec/carrier/twilio", NOTHING)], "type Twilio needs its settings"),
         refused(gateway, &[("/spec/exposure/type", json!("None"))], "ingress is read with type Ingress only"),
+        refused(
+            gateway,
+            &[("/spec/exposure", json!({"type": "HTTPRoute"}))],
+            "type HTTPRoute needs its settings",
+        ),
+        refused(
+            gateway,
+            &[("/spec/exposure/httpRoute", json!({"parentRefs": [{"name": "edge"}]}))],
+            "httpRoute is read with type HTTPRoute only",
+        ),
+        refused(
+            routed_gateway,
+            &[("/spec/publicUrl", json!("https://a.example/b"))],
+            "with exposure type HTTPRoute",
+        ),
         refused(gateway, &[("/spec/publicUrl", json!("http://a.example"))], "publicUrl must be an https://"),
         refused(gateway, &[("/spec/publicUrl", json!("https://a.example/"))], "publicUrl must not end with"),
         refused(gateway, &[("/spec/publicUrl", json!("https://a.example/b"))], "with exposure type Ingress"),
@@ -166,6 +181,12 @@ fn cases() -> Vec<Case> {
         ),
         refused(agent, &[("/spec/scaling/builtin", json!({}))], "builtin is read with type Builtin only"),
         refused(agent, &[("/spec/scaling/external", json!({}))], "external is read with type External only"),
+        refused(agent, &[("/spec/networkPolicy/type", json!("None"))], "doors is read with type Doors only"),
+        refused(
+            agent,
+            &[("/spec/monitoring/type", json!("None"))],
+            "podMonitor is read with type PodMonitor only",
+        ),
         refused(
             number,
             &[("/spec/routes/1", json!({"agentRef": {"name": "sales"}}))],

@@ -53,6 +53,12 @@ pub(super) fn build(agent: &ValidatedAgent) -> Deployment {
     }
 }
 
+/// The media container's image of a Deployment.
+pub fn media_image(deployment: &Deployment) -> Option<&String> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    pod.containers.iter().find(|c| c.name == CONTAINER)?.image.as_ref()
+}
+
 /// Ours, then the user's merged over it; what selects the pods stays ours.
 fn template(agent: &ValidatedAgent) -> PodTemplateSpec {
     let mut template = PodTemplateSpec {

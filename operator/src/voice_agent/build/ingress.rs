@@ -5,7 +5,7 @@ use k8s_openapi::api::networking::v1::{
     IngressSpec, IngressTLS, ServiceBackendPort,
 };
 
-use super::{child_name, metadata};
+use super::{child_name, metadata, public_path};
 use crate::voice_agent::validate::{Exposure, ValidatedAgent};
 
 pub(super) fn build(agent: &ValidatedAgent) -> Option<Ingress> {
@@ -13,7 +13,7 @@ pub(super) fn build(agent: &ValidatedAgent) -> Option<Ingress> {
     let mut metadata = metadata(agent);
     metadata.annotations = Some(settings.annotations.clone()).filter(|a| !a.is_empty());
     let path = HTTPIngressPath {
-        path: Some(format!("/{}/{}/twilio", agent.namespace, agent.name)),
+        path: Some(public_path(agent)),
         path_type: "Prefix".to_owned(),
         backend: IngressBackend {
             service: Some(IngressServiceBackend {

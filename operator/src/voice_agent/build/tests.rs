@@ -14,6 +14,8 @@ use crate::voice_agent::dereference::absent_overflow_agent;
 use crate::voice_agent::validate::{Resolved, validate};
 
 fn try_built(agent: &VoiceAgent, gateway: &VoiceGateway, instructions: &str) -> Result<Children, Invalid> {
+    let surroundings = testing::surroundings();
+    let image = agent.spec.image.clone().unwrap_or_else(|| surroundings.media_image.clone());
     let night = |name: &str| {
         (name == "night").then(|| KnownAgent { name: name.to_owned(), gateway: "default".to_owned() })
     };
@@ -24,7 +26,8 @@ fn try_built(agent: &VoiceAgent, gateway: &VoiceGateway, instructions: &str) -> 
         instructions: instructions.to_owned(),
         numbers: Vec::<NumberRoutes>::new(),
         overflow_agent: OverflowAgent::of(absent.as_ref()),
-        default_image: "registry.example/media:1",
+        image,
+        surroundings: &surroundings,
     };
     validate(resolved).map(|agent| build(&agent))
 }
@@ -105,8 +108,20 @@ fn an_overflow_agent_must_be_on_the_same_gateway() {
 #[test]
 fn every_child_is_named_labelled_and_owned() {
     let children = built(&testing::agent());
-    let Children { service_account, config_map, deployment, replicas: _, service, pdb, hpa, ingress } =
-        children;
+    let Children {
+        service_account,
+        config_map,
+        deployment,
+        replicas: _,
+        service,
+        pdb,
+        hpa,
+        ingress,
+        http_route,
+        network_policy,
+        pod_monitor,
+    } = children;
+    assert_eq!((http_route, pod_monitor), (None, None), "one way in, and the chart's PodMonitor");
     let all = [
         service_account.metadata,
         config_map.metadata,
@@ -115,6 +130,7 @@ fn every_child_is_named_labelled_and_owned() {
         pdb.metadata,
         hpa.unwrap().metadata,
         ingress.unwrap().metadata,
+        network_policy.unwrap().metadata,
     ];
     for metadata in all {
         assert_eq!(metadata.name.as_deref(), Some("sales-media"));
@@ -199,9 +215,79 @@ fn a_pod_template_that_is_none_is_refused() {
 }
 
 #[test]
-fn without_exposure_there_is_no_ingress() {
+fn without_exposure_there_is_no_way_in() {
     let gateway = testing::gateway().with("/exposure", json!({"type": "None"}));
-    assert_eq!(try_built(&testing::agent(), &gateway, "Sell.").unwrap().ingress, None);
+    let children = try_built(&testing::agent(), &gateway, "Sell.").unwrap();
+    assert_eq!((children.ingress, children.http_route), (None, None));
+}
+
+#[test]
+fn a_route_of_the_gateway_api_takes_the_place_of_the_ingress() {
+    let parents = json!([{"name": "edge", "namespace": "infra", "sectionName": "https"}]);
+    let exposure = json!({"type": "HTTPRoute", "httpRoute": {"parentRefs": parents}});
+    let gateway = testing::gateway().with("/exposure", exposure);
+    let children = try_built(&testing::agent(), &gateway, "Sell.").unwrap();
+    assert_eq!(children.ingress, None);
+    let route = serde_json::to_value(children.http_route.unwrap()).unwrap();
+    let rule = json!({
+        "matches": [{"path": {"type": "PathPrefix", "value": "/moving/sales/twilio"}}],
+        "timeouts": {"request": "0s"},
+        "backendRefs": [{"name": "sales-media", "port": 8080}],
+    });
+    assert_eq!(
+        route["spec"],
+        json!({"parentRefs": parents, "hostnames": ["voice.example.com"], "rules": [rule]})
+    );
+}
+
+/// The rules of the NetworkPolicy as `port: from`.
+fn doors(agent: &VoiceAgent) -> Vec<String> {
+    let policy = built(agent).network_policy.unwrap().spec.unwrap();
+    let rules = policy.ingress.unwrap().into_iter().map(|rule| {
+        let rule = serde_json::to_value(rule).unwrap();
+        format!("{}: {}", rule["ports"][0]["port"], rule["from"])
+    });
+    rules.collect()
+}
+
+#[test]
+fn every_door_is_open_to_those_who_need_it() {
+    let of = |names: &[&str]| match names {
+        [name] => json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]),
+        names => json!([{"namespaceSelector": {"matchExpressions": [
+            {"key": "kubernetes.io/metadata.name", "operator": "In", "values": names},
+        ]}}]),
+    };
+    let usual = [
+        "8080: null".to_owned(),
+        r#"8081: [{"namespaceSelector":{}}]"#.to_owned(),
+        format!("9090: {}", of(&["switchboard-system", "monitoring"])),
+    ];
+    assert_eq!(doors(&testing::agent()), usual);
+    let narrow = json!({"publicNamespaces": ["edge"], "apiNamespaces": ["crm", "shop"], "adminNamespaces": ["prometheus"]});
+    let agent = testing::agent().with("/networkPolicy", json!({"type": "Doors", "doors": narrow}));
+    let wanted = [
+        format!("8080: {}", of(&["edge"])),
+        format!("8081: {}", of(&["crm", "shop"])),
+        format!("9090: {}", of(&["switchboard-system", "prometheus"])),
+    ];
+    assert_eq!(doors(&agent), wanted);
+}
+
+#[test]
+fn what_is_switched_off_is_not_built() {
+    let off = testing::agent().with("/networkPolicy", json!({"type": "None"}));
+    assert_eq!(built(&off).network_policy, None);
+}
+
+#[test]
+fn a_pod_monitor_has_the_users_labels_and_ours() {
+    let labels = json!({"release": "prometheus", "switchboard.dev/agent": "other"});
+    let monitoring = json!({"type": "PodMonitor", "podMonitor": {"intervalSeconds": 5, "labels": labels}});
+    let monitor = built(&testing::agent().with("/monitoring", monitoring)).pod_monitor.unwrap();
+    let labels = monitor.metadata.labels.unwrap();
+    assert_eq!((labels["release"].as_str(), labels[AGENT_LABEL].as_str()), ("prometheus", "sales"));
+    assert_eq!(monitor.spec.pod_metrics_endpoints[0].interval, "5s");
 }
 
 #[test]

@@ -10,7 +10,7 @@ const ACCOUNT: &str = "AC00000000000000000000000000000001";
 pub(super) fn all() -> Vec<Value> {
     let agents = [agent(), manual_agent(), builtin_agent(), external_agent(), forwarding_agent()];
     let numbers = [number(), number_by_sid(), number_to_buy()];
-    [&[gateway()], &agents[..], &numbers].concat()
+    [&[gateway(), routed_gateway()], &agents[..], &numbers].concat()
 }
 
 pub(super) fn gateway() -> Value {
@@ -32,6 +32,14 @@ pub(super) fn gateway() -> Value {
             "store": {"type": "Redis", "redis": {"urlSecretRef": secret("redis")}},
         }),
     )
+}
+
+pub(super) fn routed_gateway() -> Value {
+    let mut gateway = gateway();
+    gateway["spec"]["exposure"] = json!({"type": "HTTPRoute", "httpRoute": {
+        "parentRefs": [{"name": "edge", "namespace": "infra", "sectionName": "https"}],
+    }});
+    gateway
 }
 
 pub(super) fn agent() -> Value {
@@ -76,6 +84,13 @@ pub(super) fn agent() -> Value {
             "suspend": false,
             "transferTargets": [{"name": "dispatch", "phoneNumber": "+15551230009"}],
             "api": {"bearerTokenSecretRef": secret("api")},
+            "networkPolicy": {"type": "Doors", "doors": {
+                "publicNamespaces": ["edge"], "apiNamespaces": ["crm"], "adminNamespaces": ["monitoring"],
+            }},
+            "monitoring": {"type": "PodMonitor", "podMonitor": {
+                "intervalSeconds": 15, "labels": {"release": "prometheus"},
+            }},
+            "updatePolicy": {"type": "OnSpecChange"},
             "podTemplate": {"spec": {"priorityClassName": "high"}},
         }),
     )
@@ -170,6 +185,9 @@ pub(super) fn longest() -> [Value; 3] {
         .map(|i| json!({"name": format!("{i:t>64}"), "phoneNumber": "+155512300091234"}))
         .collect::<Vec<_>>();
     agent["spec"]["transferTargets"] = json!(targets);
+    let namespaces = (0..16).map(|i| json!(format!("{i:n>63}"))).collect::<Vec<_>>();
+    agent["spec"]["networkPolicy"]["doors"] =
+        json!({"publicNamespaces": namespaces, "apiNamespaces": namespaces, "adminNamespaces": namespaces});
     let mut number = number();
     let routes = (0..16).map(|i| json!({"agentRef": {"name": format!("{i:a>40}")}, "weight": 1000}));
     number["spec"]["routes"] = routes.collect();
@@ -223,6 +241,9 @@ pub(super) fn smallest() -> [(Value, Value); 3] {
         "recovery": {"type": "WithContext", "attempts": 2},
         "scaling": {"type": "Autoscaler", "maxCallsPerPod": 30},
         "drain": {"windowSeconds": 270},
+        "networkPolicy": {"type": "Doors"},
+        "monitoring": {"type": "None"},
+        "updatePolicy": {"type": "Automatic"},
         "suspend": false,
     });
 
