@@ -19,14 +19,14 @@ fn context() -> Arc<Context> {
     let cache = Cache::setup(&client, Namespaces::All).cache;
     let transport = twilio::rest::Transport::new(None).unwrap();
     let resync = Duration::from_secs(300);
-    let (image, standing) = ("media:1".to_owned(), Standing::default());
+    let standing = Standing::default();
     let context = Context::new(
         client,
         cache,
         Metrics::new().unwrap(),
         transport,
         crate::run::pod_client().unwrap(),
-        image,
+        testing::surroundings(),
         resync,
         standing,
     );
