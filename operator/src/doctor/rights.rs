@@ -30,17 +30,24 @@ type Rule = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// In every namespace with resources of ours, or in the whole cluster.
 const EVERYWHERE: &[Rule] = &[
     ("switchboard.dev", &["voicegateways", "voiceagents", "phonenumbers"], &["get", "list", "watch"]),
-    ("switchboard.dev", &["phonenumbers"], &["patch"]),
+    ("switchboard.dev", &["voiceagents", "phonenumbers"], &["patch"]),
     ("switchboard.dev", &["voicegateways/status", "voiceagents/status", "phonenumbers/status"], &["patch"]),
     ("switchboard.dev", &["voicegateways/finalizers", "voiceagents/finalizers"], &["update"]),
-    ("", &["secrets"], &["get", "list", "watch", "create"]),
+    ("", &["secrets"], &["get", "list", "watch", "create", "patch"]),
     ("", &["configmaps", "services", "serviceaccounts"], &["get", "list", "watch", "create", "patch"]),
     ("", &["pods"], &["list", "watch", "patch"]),
     ("apps", &["deployments"], &["get", "list", "watch", "create", "patch"]),
     ("apps", &["deployments/scale"], &["patch"]),
     ("policy", &["poddisruptionbudgets"], &["get", "list", "watch", "create", "patch"]),
     ("autoscaling", &["horizontalpodautoscalers"], &["get", "list", "watch", "create", "patch", "delete"]),
-    ("networking.k8s.io", &["ingresses"], &["get", "list", "watch", "create", "patch", "delete"]),
+    (
+        "networking.k8s.io",
+        &["ingresses", "networkpolicies"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
+    // Asked for also where the cluster lacks the API: the right is what an agent needs once somebody installs it.
+    ("gateway.networking.k8s.io", &["httproutes"], &["get", "list", "watch", "create", "patch", "delete"]),
+    ("monitoring.coreos.com", &["podmonitors"], &["get", "list", "watch", "create", "patch", "delete"]),
     ("events.k8s.io", &["events"], &["create", "patch"]),
 ];
 

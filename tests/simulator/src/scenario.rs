@@ -175,7 +175,10 @@ mod tests {
         let settings = scenario.carrier(vec![]).unwrap();
         assert_eq!(settings.numbers.len(), 2);
         assert_eq!(scenario.callers.len(), 1);
-        assert_eq!(settings.account, Account::demo());
+        let Account { sid, auth_token, api_keys } = settings.account;
+        let demo = Account::demo();
+        assert_eq!((sid, auth_token), (demo.sid, demo.auth_token));
+        assert_eq!(api_keys.len(), 1, "one key, for REST alone");
     }
 
     #[test]
