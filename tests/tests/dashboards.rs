@@ -18,7 +18,7 @@ fn rendered() -> Vec<Value> {
 }
 
 fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
-    dashboard["panels"].as_array().unwrap().iter()
+    dashboard["panels"].as_array().into_iter().flatten()
 }
 
 #[test]
