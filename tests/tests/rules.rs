@@ -1,5 +1,7 @@
 //! The alert rules and the adapter's query, by Prometheus' own `promtool`: valid, tested, and quick with many pods.
 
+#![expect(clippy::unwrap_used, reason = "a test file: its helpers fail the test they are called from")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
