@@ -76,7 +76,7 @@ impl Row {
     }
 
     /// Goes on until the call's end.
-    fn to_the_end(self) -> Self {
+    fn played_out(self) -> Self {
         Self { lifted: Lifted::Over, ..self }
     }
 
@@ -170,7 +170,7 @@ fn phone_rows() -> Vec<Row> {
             json!({"phone": {"cutAfterMilliseconds": 3000, "afterLostStream": "nextVerb"}}),
             &[],
         )
-        .to_the_end()
+        .played_out()
         .moving(&[PHONE_LOST])
         .with_caller(waits())
         .ending("twimlEnded", "phone_lost"),
@@ -179,7 +179,7 @@ fn phone_rows() -> Vec<Row> {
             json!({"phone": {"cutAfterMilliseconds": 3000, "afterLostStream": "hangUp"}}),
             &[],
         )
-        .to_the_end()
+        .played_out()
         .moving(&[PHONE_LOST])
         .with_caller(waits())
         .ending("streamLost", "phone_lost"),
@@ -188,7 +188,7 @@ fn phone_rows() -> Vec<Row> {
             json!({"phone": {"stallAfterMilliseconds": 8000, "afterLostStream": "hangUp"}}),
             &[],
         )
-        .to_the_end()
+        .played_out()
         .with_agent(json!({"limits": {"silenceSeconds": 5}}))
         .moving(&["switchboard_calls_ended_total{reason=\"silence_timeout\"}"])
         .with_caller(hears_nothing(40))
@@ -199,7 +199,7 @@ fn phone_rows() -> Vec<Row> {
                    "model": {"floodMilliseconds": 500_000}}),
             &[PHONE_SLOW],
         )
-        .to_the_end()
+        .played_out()
         .moving(&[PHONE_LOST])
         .with_caller(hears_nothing(40))
         .ending("callerHungUp", "phone_lost"),
@@ -210,7 +210,7 @@ fn model_rows() -> Vec<Row> {
     let model = |faults: Value| json!({ "model": faults });
     vec![
         Row::survived("upgrades refused for now", model(json!({"refuseStatus": 429})), &[UNREACHABLE])
-            .to_the_end()
+            .played_out()
             .moving(&[SPARE]),
         Row::survived("upgrades that break", model(json!({"refuseStatus": 503})), &[UNREACHABLE]),
         Row::survived(
@@ -218,10 +218,10 @@ fn model_rows() -> Vec<Row> {
             model(json!({"refuseStatus": 401, "refuseCode": "invalid_api_key"})),
             &[REJECTED],
         )
-        .to_the_end()
+        .played_out()
         .moving(&[SPARE]),
         Row::survived("a model slow to connect", model(json!({"connectMilliseconds": 60_000})), &[UNREACHABLE])
-            .to_the_end()
+            .played_out()
             .with_caller(long_talk(4))
             .moving(&[SPARE, CLIPS]),
         Row::harmless("a session slow to begin", model(json!({"sessionCreatedMilliseconds": 1500}))),
@@ -253,13 +253,13 @@ fn model_rows() -> Vec<Row> {
         Row::survived("an error that is final", model(json!({"errorCode": "insufficient_quota"})), &[REJECTED])
             .moving(&[SPARE]),
         Row::survived("no engine left", model(json!({"refuseStatus": 401})), &[REJECTED, LOST])
-            .to_the_end()
+            .played_out()
             .with_agent(json!({"engines": "first"}))
             .moving(&["switchboard_calls_ended_total{reason=\"model_unreachable\"}"])
             .with_caller(waits())
             .ending("hangupVerb", "model_unreachable"),
         Row::survived("a connection cut again and again", model(json!({"closeAfterMilliseconds": 2500})), &[CLOSED])
-            .to_the_end()
+            .played_out()
             .with_caller(long_talk(2)),
     ]
 }
