@@ -1,5 +1,5 @@
 //! Kinds of other projects, as far as the operator writes them. A cluster need not have them: nothing here is applied or
-//! watched before discovery says that the API is there ([`crate::cache::optional`]).
+//! watched before discovery says that the API is there ([`crate::cache::offers`]).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
