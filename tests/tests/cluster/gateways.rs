@@ -1,10 +1,12 @@
 //! VoiceGateways: keys and credentials that are replaced while calls go on, and the end of a namespace.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::installation::{OPERATOR_NAMESPACE, resource, wait_until_ready};
 use e2e::{Cluster, wait_for};
+use k8s_openapi::jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -66,10 +68,11 @@ async fn rotation(ctx: Arc<Ctx>) -> Result<()> {
     let call = simulator.finished_call(&sid, PATIENCE).await?;
     assert_eq!((&call["failedStep"], &call["endReason"]), (&Value::Null, &json!("hangupVerb")), "{call:#}");
 
-    // Two minutes that nobody waits for in a test: it has signed for an hour.
-    let since = "switchboard.dev/signing-since=2026-01-01T00:00:00Z";
+    // Two minutes that nobody waits for in a test: it has signed for an hour, and is far from its own replacement.
+    let hour_ago = Timestamp::now() - Duration::from_secs(3600);
+    let since = format!("switchboard.dev/signing-since={hour_ago}");
     let secret =
-        ["annotate", "secret", "default-stream-keys", "-n", main_job::NAMESPACE, "--overwrite", since];
+        ["annotate", "secret", "default-stream-keys", "-n", main_job::NAMESPACE, "--overwrite", &since];
     cluster.kubectl(&secret).await?;
     wait_for("the old key to go", PATIENCE, async || {
         Ok((keys().await?["verifying"] == json!([now["signing"]])).then_some(()))
