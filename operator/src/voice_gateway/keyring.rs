@@ -158,10 +158,12 @@ fn read(secret: &Secret, name: &str) -> Result<Ring, KeyringError> {
 }
 
 fn describe(ring: &Ring, secret_name: String) -> StreamKeys {
+    // The API server keeps whole seconds; a finer time would look like a change at every reconciliation.
+    let since = Timestamp::from_second(ring.signing_since.as_second()).unwrap_or(ring.signing_since);
     StreamKeys {
         secret_name,
         signing: ring.keyring.signing.clone(),
-        signing_since: Some(Time(ring.signing_since)),
+        signing_since: Some(Time(since)),
         verifying: ring.keyring.keys.keys().cloned().collect(),
     }
 }
@@ -216,6 +218,15 @@ mod tests {
         assert_eq!(keys.signing, "k1");
         assert_eq!(keys.verifying, ["k1"]);
         assert_eq!(secrets[0].metadata.name.as_deref(), Some("default-stream-keys"));
+    }
+
+    #[test]
+    fn what_the_status_says_survives_the_api_server() {
+        let now = "2026-01-02T03:04:05.678Z".parse().unwrap();
+        let secret = new_secret(&testing::gateway(), now).unwrap();
+        let keys = describe(&read(&secret, "s").unwrap(), "s".to_owned());
+        let stored: StreamKeys = serde_json::from_value(serde_json::to_value(&keys).unwrap()).unwrap();
+        assert_eq!(stored, keys);
     }
 
     #[test]
