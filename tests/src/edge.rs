@@ -75,7 +75,7 @@ impl Edge {
     }
 
     /// Reloads the configuration, with `change` in the place of what it says of the same directive, and returns when new
-    /// workers have begun. The old ones are left to end as they will.
+    /// workers have begun and no old one takes connections any more. The old ones are left to end as they will.
     ///
     /// # Errors
     /// When the configuration does not have that directive once, or nginx refuses it.
@@ -87,9 +87,12 @@ impl Edge {
         fs::write(self.directory.join("nginx.conf"), changed)?;
         let before = self.workers()?;
         run(nginx(&self.directory).args(["-s", "reload"])).context("nginx does not reload")?;
-        wait_for("new workers of the edge", Duration::from_secs(20), async || {
-            let now = self.workers()?;
-            Ok(now.iter().any(|worker| !before.contains(worker)).then_some(()))
+        wait_for("new workers of the edge in the place of the old", Duration::from_secs(20), async || {
+            let leaving = self.leaving_workers()?;
+            let accepting: Vec<u32> =
+                self.workers()?.into_iter().filter(|worker| !leaving.contains(worker)).collect();
+            let is_new = |worker: &u32| !before.contains(worker);
+            Ok((!accepting.is_empty() && accepting.iter().all(is_new)).then_some(()))
         })
         .await
     }
