@@ -131,14 +131,18 @@ impl Stage {
         if leader.node == node {
             return Ok(());
         }
-        // Its successor must not land here.
+        // The leader gives its Lease back, and whoever asks first has it: until that is the one who stands by on the node,
+        // there is no place for another pod, which would be ready to lead before that one looks again.
         cluster.cordon(node).await?;
+        cluster.cordon(&leader.node).await?;
         self.delete(OPERATORS, &leader.pod).await?;
         wait_for(&format!("the operator on {node} to lead"), PATIENCE, async || {
-            self.pair(OPERATORS).await?;
             Ok((self.leader().await?.node == node).then_some(()))
         })
         .await?;
+        cluster.uncordon(&leader.node).await?;
+        let what = format!("two pods of {}", OPERATORS.1);
+        wait_for(&what, PATIENCE, async || self.pair(OPERATORS).await.map(Some)).await?;
         cluster.uncordon(node).await
     }
 
