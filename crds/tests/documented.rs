@@ -1,4 +1,4 @@
-//! Every reason a condition may have is in the troubleshooting manual, and nothing else is.
+//! Every reason a condition may have, and every alert, is in the troubleshooting manual, and nothing else is.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ fn every_reason_has_an_entry_in_the_manual() {
     let source = read("crds/src/conditions.rs");
     let reasons = variants(&source, "Reason");
     assert!(reasons.len() > 20, "the enum is not where it was");
-    let conditions = manual();
+    let (conditions, _) = manual();
     let documented: BTreeSet<&str> = conditions
         .lines()
         .filter_map(|line| line.strip_prefix("- `"))
@@ -24,7 +24,7 @@ fn every_reason_has_an_entry_in_the_manual() {
 fn every_condition_has_a_chapter_in_the_manual() {
     let source = read("crds/src/conditions.rs");
     let kinds: BTreeSet<&str> = variants(&source, "ConditionType").into_iter().collect();
-    let conditions = manual();
+    let (conditions, _) = manual();
     let documented: BTreeSet<&str> = conditions
         .lines()
         .filter_map(|line| line.strip_prefix("### "))
@@ -33,11 +33,36 @@ fn every_condition_has_a_chapter_in_the_manual() {
     assert_eq!(documented, kinds, "docs/troubleshooting.md (left) and the types of conditions (right)");
 }
 
-/// The manual before its chapter on alerts.
-fn manual() -> String {
-    let text = read("docs/troubleshooting.md");
-    let (conditions, _) = text.split_once("\n## Alerts\n").expect("a chapter on alerts");
-    conditions.to_owned()
+#[test]
+fn every_alert_leads_to_its_runbook() {
+    let rules = read("charts/switchboard/alerts/switchboard.yaml");
+    let alerts: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).map(str::trim).collect();
+    assert!(!alerts.is_empty(), "no alerts found");
+    let (_, runbooks) = manual();
+    let documented: BTreeSet<&str> = runbooks
+        .lines()
+        .filter_map(|line| line.strip_prefix("| [`"))
+        .filter_map(|line| line.split_once("`](operations.md#"))
+        .map(|(alert, rest)| {
+            assert!(rest.starts_with(&format!("{})", alert.to_lowercase())), "{alert} leads elsewhere");
+            alert
+        })
+        .collect();
+    assert_eq!(documented, alerts, "docs/troubleshooting.md (left) and the alerts (right)");
+    let operations = read("docs/operations.md");
+    for alert in alerts {
+        let heading = operations
+            .lines()
+            .any(|line| line.starts_with('#') && line.trim_start_matches('#').trim() == alert);
+        assert!(heading, "docs/operations.md has no runbook {alert}");
+    }
+}
+
+/// The manual before and from its chapter on alerts.
+fn manual() -> (&'static str, &'static str) {
+    let text: &'static str = read("docs/troubleshooting.md").leak();
+    text.split_once("\n## Alerts\n").expect("a chapter on alerts")
 }
 
 fn read(path: &str) -> String {
