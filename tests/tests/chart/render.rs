@@ -16,13 +16,6 @@ pub(crate) const MONITORING: [&str; 4] = [
     "monitoring.coreos.com/v1/PrometheusRule",
 ];
 
-const ALERTS: &str = "alerts/switchboard.yaml";
-const ADAPTER_RULES: &str = "adapter/rules.yaml";
-
-fn ships(chart: &Chart, file: &str) -> bool {
-    chart.folder().join(file).exists()
-}
-
 pub(crate) fn lint(chart: &Chart) -> Result<()> {
     for set in chart.value_sets()? {
         let (folder, set) = (chart.folder().to_string_lossy(), set.to_string_lossy());
@@ -106,9 +99,7 @@ pub(crate) fn absent_apis(chart: &Chart) -> Result<()> {
     assert_eq!(hooks, [(-1, "Job"), (0, "VoiceGateway"), (1, "VoiceAgent")]);
 
     let rich = documents(&chart.template(&["--values", &set], &MONITORING)?)?;
-    for (kind, count) in
-        [("PodMonitor", 1), ("ServiceMonitor", 1), ("PrometheusRule", usize::from(ships(chart, ALERTS)))]
-    {
+    for (kind, count) in [("PodMonitor", 1), ("ServiceMonitor", 1), ("PrometheusRule", 1)] {
         assert_eq!(of_kind(&plain, kind).len(), 0, "{kind}");
         assert_eq!(of_kind(&rich, kind).len(), count, "{kind}");
     }
@@ -184,20 +175,19 @@ pub(crate) fn everything(chart: &Chart) -> Result<()> {
     assert_eq!(one(&made, "PriorityClass")?["value"], 1_000_000);
     assert_eq!(one(&made, "PriorityClass")?["preemptionPolicy"], "Never");
     assert_eq!(one(&made, "ServiceMonitor")?["metadata"]["labels"]["release"], "prometheus");
-    if ships(chart, ALERTS) {
-        let rules: Value = serde_saphyr::from_str(&fs::read_to_string(chart.folder().join(ALERTS))?)?;
-        assert_eq!(
-            one(&made, "PrometheusRule")?["spec"],
-            rules,
-            "templates in alerts are Prometheus', not helm's"
-        );
-    }
+    let rules = fs::read_to_string(chart.folder().join("alerts/switchboard.yaml"))?;
+    let rules: Value = serde_saphyr::from_str(&rules)?;
+    assert_eq!(
+        one(&made, "PrometheusRule")?["spec"],
+        rules,
+        "templates in alerts are Prometheus', not helm's"
+    );
 
     let dashboards: Vec<&Value> = of_kind(&made, "ConfigMap")
         .into_iter()
         .filter(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1")
         .collect();
-    let files = fs::read_dir(chart.folder().join("dashboards")).into_iter().flatten().filter_map(Result::ok);
+    let files = fs::read_dir(chart.folder().join("dashboards"))?.filter_map(Result::ok);
     let files = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
     assert_eq!(dashboards.len(), files.count());
     for dashboard in dashboards {
@@ -207,12 +197,10 @@ pub(crate) fn everything(chart: &Chart) -> Result<()> {
         let text: Value = serde_json::from_str(text.as_str().context("text")?)?;
         assert_eq!(text, serde_json::from_str::<Value>(&file)?, "{name} is unaltered");
     }
-    if ships(chart, ADAPTER_RULES) {
-        let adapter = named(&made, "ConfigMap", "switchboard-operator-adapter-rules")?;
-        let text = adapter["data"]["config.yaml"].as_str().context("config.yaml")?;
-        let rules: Value = serde_saphyr::from_str(text)?;
-        ensure!(rules["rules"].as_array().is_some_and(|rules| !rules.is_empty()), "{text}");
-    }
+    let adapter = named(&made, "ConfigMap", "switchboard-operator-adapter-rules")?;
+    let text = adapter["data"]["config.yaml"].as_str().context("config.yaml")?;
+    let rules: Value = serde_saphyr::from_str(text)?;
+    ensure!(rules["rules"].as_array().is_some_and(|rules| !rules.is_empty()), "{text}");
     Ok(())
 }
 
@@ -253,9 +241,7 @@ pub(crate) fn mirror(chart: &Chart) -> Result<()> {
         "mirror.example.com/ghcr/switchboard-dev/switchboard-media@sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
     );
     assert_eq!(pod["imagePullSecrets"], json!([{"name": "mirror"}]));
-    if ships(chart, ADAPTER_RULES) {
-        assert_eq!(named(&made, "ConfigMap", "voice-rules")?["metadata"]["namespace"], "monitoring");
-    }
+    assert_eq!(named(&made, "ConfigMap", "voice-rules")?["metadata"]["namespace"], "monitoring");
     Ok(())
 }
 
