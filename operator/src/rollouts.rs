@@ -21,7 +21,7 @@ pub type Key = (String, String);
 pub enum Image {
     /// What is asked for.
     Newest(String),
-    /// The one from before, for now.
+    /// The one from before, until a turn is free.
     Held {
         /// It.
         image: String,
