@@ -100,10 +100,10 @@ pub fn stream_url(public_url: &str, agent: &AgentKey) -> String {
     format!("wss://{host_and_path}/{agent}/twilio/stream")
 }
 
-/// Asked for in the URL's fragment (protocol sheet 2.1), which is neither sent nor signed: where no connection is to be had, the
-/// carrier tries five times instead of once. Without an answer here the call is lost, and behind a Service the next connection
-/// leads elsewhere.
-const RETRIES: &str = "rc=5";
+/// Asked for in the URL's fragment (protocol sheet 2.1), which is neither sent nor signed: where no connection is to be had, or
+/// the edge says so with a 502, the carrier tries five times more instead of once. Without an answer here the call is lost, and
+/// behind a Service the next connection leads elsewhere.
+const RETRIES: &str = "rc=5&rp=5xx,ct";
 
 fn action_url(public_url: &str, agent: &AgentKey, epoch: Epoch) -> String {
     format!("{public_url}/{agent}/twilio/action/{}#{RETRIES}", epoch.0)

@@ -258,7 +258,7 @@ async fn a_new_call_gets_a_stream_with_a_token_a_record_and_a_slot() {
     let token = StreamKeys::new(&pod.keyring.borrow()).unwrap().mint(&claims);
     let stream = format!(
         concat!(
-            r#"<Connect action="https://voice.example.com/moving/sales/twilio/action/0#rc=5" method="POST">"#,
+            r#"<Connect action="https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct" method="POST">"#,
             r#"<Stream url="wss://voice.example.com/moving/sales/twilio/stream">"#,
             r#"<Parameter name="token" value="{}" /></Stream></Connect>"#
         ),
@@ -449,7 +449,7 @@ async fn a_number_s_call_goes_to_the_agent_its_hash_chooses_and_stays_there() {
     let pod = Pod::new().configured(|agent| agent.numbers = route("canary"));
     let answer = pod.announce().await;
     assert!(answer.body.contains(r#"<Stream url="wss://voice.example.com/moving/canary/twilio/stream">"#));
-    assert!(answer.body.contains(r#"action="https://voice.example.com/moving/canary/twilio/action/0#rc=5""#));
+    assert!(answer.body.contains(r#"action="https://voice.example.com/moving/canary/twilio/action/0#rc=5&amp;rp=5xx,ct""#));
     let pod = pod.configured(|agent| agent.numbers = route("sales"));
     assert!(pod.announce().await.body.contains("/moving/canary/twilio/stream"));
     let canary = AgentKey { name: "canary".to_owned(), ..sales() };
@@ -466,7 +466,7 @@ async fn a_number_s_call_goes_to_the_agent_its_hash_chooses_and_stays_there() {
 async fn what_a_leg_decided_is_what_its_action_answers_every_time() {
     let target =
         || TransferTarget { name: "desk".to_owned(), phone_number: Redacted::new("+15550000009".to_owned()) };
-    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5";
+    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct";
     let dial = format!(r#"<Dial action="{action}"><Number>+15550000009</Number></Dial>"#);
     let cases = [
         (Next::HangUp, hang_up()),
@@ -523,7 +523,7 @@ async fn a_leg_that_ended_without_a_word_is_followed_by_the_next_until_the_attem
     for epoch in [1, 2] {
         pod.advance(Duration::from_secs(100));
         let answer = pod.action(epoch - 1).await;
-        assert!(answer.body.contains(&format!("/twilio/action/{epoch}#rc=5\"")));
+        assert!(answer.body.contains(&format!("/twilio/action/{epoch}#rc=5&amp;rp=5xx,ct\"")));
         let claims = pod.claims(&answer);
         assert_eq!((claims.epoch, claims.origin), (Epoch(epoch), origin));
         assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });

@@ -62,7 +62,7 @@ async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     let taken = post(&support, "support", "voice?tried=sales", &announcement(SECOND)).await;
     let stream = r#"<Stream url="wss://voice.example.com/moving/support/twilio/stream">"#;
     assert!(taken.body.contains(stream), "{}", taken.body);
-    assert!(taken.body.contains(r#"action="https://voice.example.com/moving/support/twilio/action/0#rc=5""#));
+    assert!(taken.body.contains(r#"action="https://voice.example.com/moving/support/twilio/action/0#rc=5&amp;rp=5xx,ct""#));
     assert_eq!(agent_of(&sales, SECOND).await, "support");
     let key = AgentKey { namespace: "moving".to_owned(), name: "support".to_owned() };
     let slots = async |key: &AgentKey| store.count_slots(key, sales.now()).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_number_s_routes_are_not_asked_again_by_the_agent_that_takes_over() {
 async fn a_forwarded_call_is_dialled_and_costs_the_agent_no_minutes() {
     let pod = forwarding().configured(|agent| agent.limits.max_minutes_per_day = Some(1));
     pod.announce().await;
-    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5";
+    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct";
     let dial = format!(r#"<Dial action="{action}"><Number>+15550000009</Number></Dial>"#);
     assert_eq!(pod.post("voice", &announcement(SECOND)).await, twiml(&dial));
     assert_eq!(pod.state.metrics.calls_overflowed.count(OverflowLabel::Forward), 1);
