@@ -449,7 +449,11 @@ async fn a_number_s_call_goes_to_the_agent_its_hash_chooses_and_stays_there() {
     let pod = Pod::new().configured(|agent| agent.numbers = route("canary"));
     let answer = pod.announce().await;
     assert!(answer.body.contains(r#"<Stream url="wss://voice.example.com/moving/canary/twilio/stream">"#));
-    assert!(answer.body.contains(r#"action="https://voice.example.com/moving/canary/twilio/action/0#rc=5&amp;rp=5xx,ct""#));
+    assert!(
+        answer.body.contains(
+            r#"action="https://voice.example.com/moving/canary/twilio/action/0#rc=5&amp;rp=5xx,ct""#
+        )
+    );
     let pod = pod.configured(|agent| agent.numbers = route("sales"));
     assert!(pod.announce().await.body.contains("/moving/canary/twilio/stream"));
     let canary = AgentKey { name: "canary".to_owned(), ..sales() };

@@ -62,7 +62,11 @@ async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     let taken = post(&support, "support", "voice?tried=sales", &announcement(SECOND)).await;
     let stream = r#"<Stream url="wss://voice.example.com/moving/support/twilio/stream">"#;
     assert!(taken.body.contains(stream), "{}", taken.body);
-    assert!(taken.body.contains(r#"action="https://voice.example.com/moving/support/twilio/action/0#rc=5&amp;rp=5xx,ct""#));
+    assert!(
+        taken.body.contains(
+            r#"action="https://voice.example.com/moving/support/twilio/action/0#rc=5&amp;rp=5xx,ct""#
+        )
+    );
     assert_eq!(agent_of(&sales, SECOND).await, "support");
     let key = AgentKey { namespace: "moving".to_owned(), name: "support".to_owned() };
     let slots = async |key: &AgentKey| store.count_slots(key, sales.now()).await.unwrap();
