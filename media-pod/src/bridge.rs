@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use call_session::io::{
-    Command, Ending, Event, Input, Output, PhoneCommand, PhoneEvent, ToolRequest, ToolResult,
+    Command, Ending, Event, Input, ModelEvent, Output, PhoneCommand, PhoneEvent, ToolRequest, ToolResult,
 };
 use call_session::journal::Fact;
 use call_session::plan::Plan;
@@ -53,31 +53,27 @@ pub(crate) struct Leg {
 impl Leg {
     /// Runs the leg to its end.
     pub(crate) async fn run(mut self) -> Ending {
-        let mut session = None;
-        let ending = self.converse(&mut session).await;
+        let mut sessions = Sessions::default();
+        let ending = self.converse(&mut sessions).await;
         let Self { scribe, phone, admitted, trace, timeline, .. } = self;
         trace.end(timeline.now(), &ending);
-        let close_session = async {
-            if let Some(session) = session {
-                session.close().await;
-            }
-        };
+        let Sessions { current, successor } = sessions;
         let close_phone = async {
             scribe.finish(ending.clone(), RECORDING).await;
             phone.close().await;
         };
-        tokio::join!(close_session, close_phone);
+        tokio::join!(close(current), close(successor), close_phone);
         drop(admitted);
         ending
     }
 
-    async fn converse(&mut self, session: &mut Option<Session>) -> Ending {
+    async fn converse(&mut self, sessions: &mut Sessions) -> Ending {
         // One timer for the whole leg: it is moved only when the machine asks for another time.
         let mut timer = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
         let mut armed: Option<Ms> = None;
         let mut tool_ends = Vec::new();
         loop {
-            match self.drain(session, &mut tool_ends) {
+            match self.drain(sessions, &mut tool_ends) {
                 Drained::Wait(at) if at != armed => {
                     armed = at;
                     if let Some(at) = at {
@@ -95,7 +91,7 @@ impl Leg {
                         continue;
                     }
                     event = self.phone.next_event() => Input::Phone(event),
-                    event = next_event(session) => Input::Model(event),
+                    input = sessions.next_input() => input,
                     () = timer.as_mut(), if armed.is_some() => {
                         armed = None;
                         Input::Tick
@@ -119,24 +115,37 @@ impl Leg {
     }
 
     /// Carries the machine's outputs to where they belong, up to the next `Wait` or the end.
-    fn drain(&mut self, session: &mut Option<Session>, tool_ends: &mut Vec<Input>) -> Drained {
+    fn drain(&mut self, sessions: &mut Sessions, tool_ends: &mut Vec<Input>) -> Drained {
         loop {
             match self.call.poll_output() {
                 Output::Wait(at) => return Drained::Wait(at),
                 Output::Ended(ending) => return Drained::Ended(ending),
                 Output::Phone(command) => self.send(&command),
                 Output::Model(command) => {
-                    if let Some(session) = session {
+                    if let Some(session) = &mut sessions.current {
                         session.send(command);
                     }
                 }
+                // The machine counts the plan's engines itself; an index beyond them finds none and is a bug.
                 Output::Connect { engine } => {
-                    // The machine counts the plan's engines itself; an index beyond them finds none and is a bug.
                     let engine = self.plan.engines.get(engine);
                     if let Some(engine) = engine {
                         self.trace.connecting(self.timeline.now(), engine);
                     }
-                    *session = engine.map(|engine| self.engines.connect(engine, &self.plan));
+                    let current = engine.map(|engine| self.engines.connect(engine, &self.plan));
+                    *sessions = Sessions { current, successor: None };
+                }
+                Output::Prepare { engine } => {
+                    let engine = self.plan.engines.get(engine);
+                    if let Some(engine) = engine {
+                        self.trace.preparing(self.timeline.now(), engine);
+                    }
+                    sessions.successor = engine.map(|engine| self.engines.connect(engine, &self.plan));
+                }
+                Output::Switch => {
+                    let before = std::mem::replace(&mut sessions.current, sessions.successor.take());
+                    // The call goes on meanwhile; the close is bounded.
+                    tokio::spawn(close(before));
                 }
                 Output::Tool(request) => {
                     self.trace.tool_started(self.timeline.now(), &request);
@@ -213,6 +222,15 @@ impl Leg {
                 metrics.provider_failures.inc(*reason);
                 tracing::warn!(?reason, "the model is lost");
             }
+            Event::ModelReplaced => {
+                self.comfort.ready();
+                metrics.model_replacements.inc();
+                tracing::info!("the model session was replaced");
+            }
+            Event::SuccessorLost { reason } => {
+                metrics.provider_failures.inc(*reason);
+                tracing::warn!(?reason, "the model session's successor is lost");
+            }
             Event::ModelRefused { class } => metrics.provider_refusals.inc(*class),
             Event::Usage(usage) => metrics.add_usage(usage),
             // The words themselves are in the journal; they are nobody's business here.
@@ -226,10 +244,34 @@ enum Drained {
     Ended(Ending),
 }
 
-async fn next_event(session: &mut Option<Session>) -> call_session::io::ModelEvent {
+/// The connections to a model.
+#[derive(Default)]
+struct Sessions {
+    current: Option<Session>,
+    /// Opened beside the current one, to take its place.
+    successor: Option<Session>,
+}
+
+impl Sessions {
+    /// What either says; pends while there is none. Cancel-safe.
+    async fn next_input(&mut self) -> Input {
+        tokio::select! {
+            event = next_event(&mut self.current) => Input::Model(event),
+            event = next_event(&mut self.successor) => Input::Successor(event),
+        }
+    }
+}
+
+async fn next_event(session: &mut Option<Session>) -> ModelEvent {
     match session {
         Some(session) => session.next_event().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn close(session: Option<Session>) {
+    if let Some(session) = session {
+        session.close().await;
     }
 }
 

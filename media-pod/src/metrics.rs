@@ -369,6 +369,8 @@ pub struct Metrics {
     pub turn_latency: Histogram,
     /// Holes in the agent's speech.
     pub audio_gaps: Histogram,
+    /// Connections that their successors took the place of.
+    pub model_replacements: IntCounter,
     /// Clips played because no model was there.
     pub clips_played: IntCounter,
     /// Interruptions by the caller.
@@ -515,6 +517,11 @@ impl Metrics {
                 r,
                 "switchboard_audio_gap_seconds",
                 "Holes in the agent's speech: the model paused for longer than what it had sent ahead lasted.",
+            )?,
+            model_replacements: counter(
+                r,
+                "switchboard_model_replacements_total",
+                "Connections to a model replaced before their provider ended them.",
             )?,
             clips_played: counter(
                 r,

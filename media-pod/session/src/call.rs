@@ -198,6 +198,7 @@ impl Call {
         match input {
             Input::Phone(event) => self.handle_phone(event),
             Input::Model(event) => self.handle_model(event),
+            Input::Successor(event) => self.handle_successor(event),
             Input::ToolEnded { call, result } => self.handle_tool_ended(&call, result),
             Input::JournalDurable { up_to } => self.handle_durable(up_to),
             // Waiting for durability is bounded by each tool's own deadline, whatever the store does.
@@ -240,6 +241,7 @@ impl Call {
                 Timer::PlayOut => self.playback.assume_played(),
                 Timer::Connect => self.give_up_connecting(),
                 Timer::Backoff => self.connect(),
+                Timer::Successor => self.attend_successor(),
                 Timer::ConfirmSpeech => self.confirm_speech(),
                 Timer::EndlessSpeech => self.floor.open(),
                 Timer::Stall => self.fill_silence(),
@@ -271,8 +273,8 @@ impl Call {
             self.hand_over();
             return;
         }
-        if self.link.is_expiring() && self.is_pause() {
-            self.recycle();
+        if self.link.has_successor() && self.is_pause() {
+            self.replace();
         }
         self.settle_clocks();
     }

@@ -14,8 +14,10 @@ use crate::{ItemId, Ms, Redacted, ReplyId, ToolCallId};
 pub enum Input {
     /// From the media stream.
     Phone(PhoneEvent),
-    /// From the engine in use.
+    /// From the connection in use.
     Model(ModelEvent),
+    /// From the connection asked for by [`Output::Prepare`], until it is the one in use.
+    Successor(ModelEvent),
     /// A tool requested by [`Output::Tool`] ended.
     ToolEnded {
         /// Which call.
@@ -233,12 +235,20 @@ pub enum Output {
     Phone(PhoneCommand),
     /// To the engine in use.
     Model(ModelCommand),
-    /// Open a connection to `plan.engines[engine]`; answer with [`ModelEvent::Ready`] or [`ModelEvent::Lost`]. An open
-    /// one is dropped first.
+    /// Open a connection to `plan.engines[engine]`; answer with [`ModelEvent::Ready`] or [`ModelEvent::Lost`]. What is
+    /// open or prepared is dropped first.
     Connect {
         /// Index into the plan's engines.
         engine: usize,
     },
+    /// Open another connection to `plan.engines[engine]` beside the one in use, which goes on; what it says is
+    /// [`Input::Successor`]. One that was prepared before is dropped first.
+    Prepare {
+        /// Index into the plan's engines.
+        engine: usize,
+    },
+    /// The prepared connection is the one in use from here on; the one before is closed.
+    Switch,
     /// Run a tool; answer with [`Input::ToolEnded`], once.
     Tool(ToolRequest),
     /// Append to the journal.
@@ -396,6 +406,13 @@ pub enum Event {
     },
     /// The model connection was lost; the machine has already asked for another, or given up.
     ModelLost {
+        /// Why.
+        reason: ModelLoss,
+    },
+    /// The prepared connection took the place of the one before.
+    ModelReplaced,
+    /// The prepared connection was lost before it was in use; the one in use goes on.
+    SuccessorLost {
         /// Why.
         reason: ModelLoss,
     },

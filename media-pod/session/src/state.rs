@@ -80,9 +80,8 @@ impl Phase {
 /// ```text
 /// Connecting ──ready──► Ready
 ///   ▲     │               │
-///   │     └─────lose──────┤
+///   │     └─────lose──────┤ ◄──replace (its successor is ready)
 ///   └──retry── BackingOff ◄┘──lose, nothing left──► Down
-///                  ▲ recycle: expiring, and nothing is going on
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -117,8 +116,36 @@ pub(crate) struct Attempt {
 pub(crate) enum Lease {
     /// As far as is known.
     Running,
-    /// The provider will end it before long.
-    Expiring,
+    /// The provider will end it before long; what will take its place.
+    Expiring(Successor),
+}
+
+/// The connection that takes an expiring one's place: opened beside it, so that the call is never without a model.
+///
+/// ```text
+/// Wanted ──prepare──► Connecting ──ready──► Ready ──replace──► (in use)
+///   ▲                   │  │                  │
+///   └────────lose───────┘  └─lose, rejected   │
+///   └────────lose──────────────┼──────────────┘
+///                              ▼
+///                           Refused
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Successor {
+    /// The next attempt is due, or waits for its time.
+    Wanted {
+        /// In a row.
+        failures: u32,
+    },
+    /// Asked for; `Ready` or `Lost` follows.
+    Connecting {
+        /// In a row.
+        failures: u32,
+    },
+    /// Up, and waits for a pause.
+    Ready,
+    /// Trying again does not help: the expiring connection is used to its end.
+    Refused,
 }
 
 /// Failures in a row after which the next engine is tried.
@@ -153,22 +180,69 @@ impl Link {
         Ok(())
     }
 
-    /// The provider will end this connection.
-    pub(crate) const fn expire(&mut self) {
-        if let Self::Ready { lease, .. } = self {
-            *lease = Lease::Expiring;
+    /// The provider will end this connection: a successor is wanted. Saying so again changes nothing.
+    pub(crate) fn expire(&mut self) {
+        if let Self::Ready { lease, .. } = self
+            && *lease == Lease::Running
+        {
+            *lease = Lease::Expiring(Successor::Wanted { failures: 0 });
         }
     }
 
-    /// Whether the connection should be replaced as soon as that disturbs nobody.
+    /// Whether the connection will be replaced.
     pub(crate) const fn is_expiring(&self) -> bool {
-        matches!(self, Self::Ready { lease: Lease::Expiring, .. })
+        matches!(self, Self::Ready { lease: Lease::Expiring(_), .. })
     }
 
-    /// `Ready` → `BackingOff` on the same engine, with nothing to wait for: the old connection is given up for a new one.
-    pub(crate) const fn recycle(&mut self) {
+    /// Whether the connection can be replaced at once.
+    pub(crate) const fn has_successor(&self) -> bool {
+        matches!(self, Self::Ready { lease: Lease::Expiring(Successor::Ready), .. })
+    }
+
+    /// Successor `Wanted` → `Connecting`, on the same engine; which.
+    pub(crate) fn prepare(&mut self) -> Option<usize> {
+        let Self::Ready { attempt, lease: Lease::Expiring(successor), .. } = self else { return None };
+        let Successor::Wanted { failures } = *successor else { return None };
+        *successor = Successor::Connecting { failures };
+        Some(attempt.engine)
+    }
+
+    /// Successor `Connecting` → `Ready`.
+    pub(crate) fn successor_ready(&mut self) -> Result<(), Ignored> {
+        match self {
+            Self::Ready { lease: Lease::Expiring(successor @ Successor::Connecting { .. }), .. } => {
+                *successor = Successor::Ready;
+                Ok(())
+            }
+            _ => Err(Ignored::Unexpected { input: "successor ready", state: self.name() }),
+        }
+    }
+
+    /// Successor `Connecting` or `Ready` → `Wanted`, or → `Refused`; failures in a row, if another attempt may help.
+    pub(crate) fn lose_successor(&mut self, reason: ModelLoss) -> Result<Option<u32>, Ignored> {
+        let (next, failures) = match self {
+            Self::Ready { lease: Lease::Expiring(successor), .. } => match *successor {
+                Successor::Connecting { failures } => (successor, failures + 1),
+                Successor::Ready => (successor, 1),
+                Successor::Wanted { .. } | Successor::Refused => {
+                    return Err(Ignored::Unexpected { input: "successor lost", state: self.name() });
+                }
+            },
+            _ => return Err(Ignored::Unexpected { input: "successor lost", state: self.name() }),
+        };
+        if reason == ModelLoss::Rejected {
+            *next = Successor::Refused;
+            return Ok(None);
+        }
+        *next = Successor::Wanted { failures };
+        Ok(Some(failures))
+    }
+
+    /// `Ready` → `Ready` on the successor, which has yet to prove itself.
+    pub(crate) const fn replace(&mut self, now: Ms) {
         if let Self::Ready { attempt, .. } = *self {
-            *self = Self::BackingOff(Attempt { failures: 0, ..attempt });
+            let attempt = Attempt { failures: 0, ..attempt };
+            *self = Self::Ready { attempt, since: now, lease: Lease::Running };
         }
     }
 

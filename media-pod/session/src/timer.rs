@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Connect,
     /// The next attempt to connect.
     Backoff,
+    /// The successor of an expiring connection neither connected nor failed, or is to be tried again.
+    Successor,
     /// Speech has lasted long enough to be an interruption.
     ConfirmSpeech,
     /// Speech has lasted too long to believe that its end was not lost.
@@ -44,13 +46,14 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// All of them, in the order in which they fire at the same time.
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::MaxDuration,
         Self::HandOver,
         Self::Farewell,
         Self::PlayOut,
         Self::Connect,
         Self::Backoff,
+        Self::Successor,
         Self::ConfirmSpeech,
         Self::EndlessSpeech,
         Self::Stall,

@@ -20,6 +20,8 @@ pub(crate) struct LegTrace {
     origin: UnixMs,
     stream: Span,
     session: Option<Span>,
+    /// Of the connection that will take the session's place.
+    successor: Option<Span>,
     tools: HashMap<ToolCallId, Span>,
 }
 
@@ -37,15 +39,28 @@ impl LegTrace {
         stream.set("switchboard.namespace", agent.namespace.clone());
         stream.set("switchboard.stream_sid", stream_sid.to_string());
         stream.set("switchboard.epoch", i64::from(epoch.0));
-        Self { origin, stream, session: None, tools: HashMap::new() }
+        Self { origin, stream, session: None, successor: None, tools: HashMap::new() }
     }
 
     /// A model is connected to, in the place of the one before.
     pub(crate) fn connecting(&mut self, now: Ms, engine: &Engine) {
         let at = at(self.origin, now);
-        if let Some(before) = self.session.take() {
+        for before in [self.session.take(), self.successor.take()].into_iter().flatten() {
             before.end(at);
         }
+        self.session = Some(self.begin_session(at, engine));
+    }
+
+    /// A model is connected to, to take the place of the one in use.
+    pub(crate) fn preparing(&mut self, now: Ms, engine: &Engine) {
+        let at = at(self.origin, now);
+        if let Some(before) = self.successor.take() {
+            before.end(at);
+        }
+        self.successor = Some(self.begin_session(at, engine));
+    }
+
+    fn begin_session(&mut self, at: UnixMs, engine: &Engine) -> Span {
         let mut session = self.stream.begin("model session", SpanKind::Client, at);
         session.set("switchboard.engine.name", engine.name.clone());
         let kind = match &engine.kind {
@@ -53,7 +68,7 @@ impl LegTrace {
             EngineKind::Simulated { .. } => "simulated",
         };
         session.set("switchboard.engine.type", kind);
-        self.session = Some(session);
+        session
     }
 
     /// A tool runs; `traceparent` for the requests it makes.
@@ -99,6 +114,18 @@ impl LegTrace {
                     session.end(at);
                 }
             }
+            Event::ModelReplaced => {
+                let before = std::mem::replace(&mut self.session, self.successor.take());
+                if let Some(before) = before {
+                    before.end(at);
+                }
+            }
+            Event::SuccessorLost { reason } => {
+                if let Some(mut successor) = self.successor.take() {
+                    successor.fail(format!("lost: {reason:?}"));
+                    successor.end(at);
+                }
+            }
             Event::AudioGap { .. }
             | Event::StaleAudioDropped
             | Event::ToolEnded { .. }
@@ -112,13 +139,13 @@ impl LegTrace {
 
     /// The leg is over; what is still open ends with it.
     pub(crate) fn end(self, now: Ms, ending: &Ending) {
-        let Self { origin, mut stream, session, tools } = self;
+        let Self { origin, mut stream, session, successor, tools } = self;
         let at = at(origin, now);
         for (_, mut tool) in tools {
             tool.fail("the leg ended first".to_owned());
             tool.end(at);
         }
-        if let Some(session) = session {
+        for session in [session, successor].into_iter().flatten() {
             session.end(at);
         }
         stream.set("switchboard.end_reason", format!("{:?}", ending.reason));
@@ -211,6 +238,27 @@ mod tests {
             spans.iter().filter(|span| span.status != Status::Unset).map(|span| times(span).0).collect();
         assert_eq!(failed, ["execute_tool", "model session", "execute_tool"]);
         assert_eq!(spans[2].events.len(), 1);
+    }
+
+    #[test]
+    fn a_session_and_the_one_that_takes_its_place_overlap() {
+        let spans = traced(|leg| {
+            leg.connecting(Ms(200), &engine("primary"));
+            leg.preparing(Ms(5_000), &engine("primary"));
+            leg.handle_event(Ms(6_000), &Event::SuccessorLost { reason: ModelLoss::Unreachable });
+            leg.preparing(Ms(7_000), &engine("primary"));
+            leg.handle_event(Ms(9_000), &Event::ModelReplaced);
+        });
+        let seen: Vec<_> = spans.iter().map(times).collect();
+        assert_eq!(
+            seen,
+            [
+                ("model session", 5_000, 6_000),
+                ("model session", 200, 9_000),
+                ("model session", 7_000, 60_000),
+                ("stream", 100, 60_000),
+            ]
+        );
     }
 
     #[test]

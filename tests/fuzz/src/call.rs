@@ -83,10 +83,16 @@ pub(crate) fn plan(choice: u8) -> Plan {
     }
 }
 
+fn frame(event: Value) -> RealtimeInput {
+    RealtimeInput::Frame(event.to_string().into())
+}
+
 struct Line {
     plan: Plan,
     call: Call,
     realtime: Realtime,
+    /// Opened beside the connection in use.
+    successor: Option<Realtime>,
     now: Ms,
     marks: VecDeque<MarkName>,
     /// What the Realtime machine said and the call has not been told yet.
@@ -103,6 +109,7 @@ impl Line {
             plan,
             call,
             realtime: Realtime::new(Ms::ZERO),
+            successor: None,
             now: Ms::ZERO,
             marks: VecDeque::new(),
             pending: VecDeque::new(),
@@ -119,7 +126,7 @@ impl Line {
         let response = format!("r{}", which % 4);
         let item = format!("i{}", which / 4 % 8);
         let tool = ToolCallId::from(format!("t{}", which % 4).as_str());
-        match what % 28 {
+        match what % 29 {
             0 => self.pass(u64::from(much)),
             1 => self.pass(u64::from(much) * 200),
             2 => self
@@ -200,28 +207,47 @@ impl Line {
             }
             25 => self.feed(Input::JournalDurable { up_to: self.sequence.min(u64::from(much)) }),
             26 => self.feed(if much < 128 { Input::StoreLost } else { Input::StoreBack }),
-            _ => match much {
+            27 => match much {
                 0..8 => self.feed(Input::Drain { deadline: self.now + Ms(u64::from(which) * 100) }),
                 8..12 => self.feed(Input::Command(Command::HangUp)),
                 12..16 => self.feed(Input::Model(ModelEvent::Lost { reason: ModelLoss::Unreachable })),
                 16..20 => self.feed(Input::Phone(PhoneEvent::Lost)),
                 _ => self.feed(Input::Tick),
             },
+            _ => self.successor_input(match much % 4 {
+                0 => RealtimeInput::Closed(Closed { code: Some(1000 + u16::from(which)) }),
+                1 => frame(json!({"type": "session.created", "session": {"expires_at": which}})),
+                2 => frame(json!({"type": "session.updated", "session": {}})),
+                _ => RealtimeInput::Tick,
+            }),
         }
     }
 
     fn pass(&mut self, milliseconds: u64) {
         self.now = self.now + Ms(milliseconds);
         self.realtime_input(RealtimeInput::Tick);
+        self.successor_input(RealtimeInput::Tick);
         self.feed(Input::Tick);
     }
 
     fn server(&mut self, event: Value) {
-        self.realtime_input(RealtimeInput::Frame(event.to_string().into()));
+        self.realtime_input(frame(event));
     }
 
     fn realtime_input(&mut self, input: RealtimeInput) {
         self.tell_realtime(input);
+        self.settle();
+    }
+
+    fn successor_input(&mut self, input: RealtimeInput) {
+        let Some(successor) = &mut self.successor else { return };
+        let _ = successor.handle_input(self.now, input);
+        let pending = &mut self.pending;
+        crate::realtime::drain(successor, &mut |output| {
+            if let RealtimeOutput::Event(event) = output {
+                pending.push_back(Input::Successor(event));
+            }
+        });
         self.settle();
     }
 
@@ -260,9 +286,29 @@ impl Line {
                 Output::Model(command) => self.tell_realtime(RealtimeInput::Command(command)),
                 Output::Connect { engine } => {
                     assert!(engine < self.plan.engines.len(), "an engine that there is");
-                    self.realtime = Realtime::new(self.now);
+                    (self.realtime, self.successor) = (Realtime::new(self.now), None);
+                    self.pending.clear(); // what a connection said is not heard once it is dropped
                     let config = crate::realtime::config(&self.plan);
                     self.tell_realtime(RealtimeInput::Configure(config));
+                }
+                Output::Prepare { engine } => {
+                    assert!(engine < self.plan.engines.len(), "an engine that there is");
+                    self.pending.retain(|input| !matches!(input, Input::Successor(_)));
+                    let mut successor = Realtime::new(self.now);
+                    let config = crate::realtime::config(&self.plan);
+                    let _ = successor.handle_input(self.now, RealtimeInput::Configure(config));
+                    self.successor = Some(successor);
+                }
+                Output::Switch => {
+                    self.realtime = self.successor.take().expect("a successor is ready");
+                    let pending = std::mem::take(&mut self.pending).into_iter();
+                    self.pending = pending
+                        .filter_map(|input| match input {
+                            Input::Model(_) => None,
+                            Input::Successor(event) => Some(Input::Model(event)),
+                            other => Some(other),
+                        })
+                        .collect();
                 }
                 Output::Tool(request) => {
                     assert!(self.asked.insert(request.call.clone()), "{} ran twice", request.call);

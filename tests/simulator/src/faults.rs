@@ -112,7 +112,9 @@ pub struct ModelFaults {
     pub omit_session_updated: bool,
     /// `session.updated` comes so much later.
     pub session_updated_milliseconds: u64,
-    /// The session expires after so long, with the published error and code 1001.
+    /// The session lives for so long, as it announces: not an hour.
+    pub session_limit_seconds: Option<u64>,
+    /// The session expires after so long, unannounced, with the published error and code 1001.
     pub expire_after_milliseconds: Option<u64>,
     /// The connection is closed after so long.
     pub close_after_milliseconds: Option<u64>,

@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
 use libtest_mimic::Trial;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::hostile::Peer;
@@ -25,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("hostile: messages of ten megabytes", oversized),
         trial("hostile: garbage, unknown events and floods of marks", garbage),
         trial("hostile: a model that does not read", deaf_model),
+        trial("hostile: a model that sends garbage", garbling_model),
         trial("hostile: streams that never start", never_started),
         trial("hostile: ten thousand half-open sockets", half_open),
     ]
@@ -38,6 +40,8 @@ const TOO_MANY: &str = "switchboard_streams_refused_total{reason=\"too_many_sock
 const START_TIMEOUT: &str = "switchboard_streams_refused_total{reason=\"start_timeout\"}";
 const LOST: &str = "switchboard_streams_refused_total{reason=\"lost\"}";
 const MODEL_SLOW: &str = "switchboard_provider_faults_total{fault=\"too_slow\"}";
+const STALE: &str = "switchboard_provider_faults_total{fault=\"stale\"}";
+const MODEL_TOO_LARGE: &str = "switchboard_provider_faults_total{fault=\"too_large\"}";
 const CLOSED: &str = "switchboard_provider_failures_total{reason=\"closed\"}";
 const SHED: &str = "switchboard_connections_shed_total";
 
@@ -118,6 +122,37 @@ async fn deaf_model() -> Result<()> {
     let after = pod.scrape().await?;
     after.ensure_faults(&before, &[MODEL_SLOW, CLOSED])?;
     peer.stop().await?;
+    ensure_memory(&pod, memory)?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+async fn garbling_model() -> Result<()> {
+    let stage = Stage::open("garbling model").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let garbling = Garbling::listen().await?;
+    let mut agent = stage.agent();
+    agent["revision"] = json!("garbling");
+    agent["engines"] = json!([stage.realtime(&garbling), spare()]);
+    pod.load(&agent).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let mut peer = Peer::call(&pod, 1).await?;
+    peer.hear().await?; // behind all that garbage
+    pod.until_moved(&before, &[MODEL_TOO_LARGE, CLOSED]).await?;
+    let sid = peer.sid().to_owned();
+    peer.stop().await?;
+    let after = pod.scrape().await?;
+    let counted = Garbling::messages().map(|(series, _)| series);
+    // What is stale is counted, as no fault: every interruption makes some.
+    let faults = counted.into_iter().filter(|series| *series != STALE);
+    let expected: Vec<&str> = faults.chain([MODEL_TOO_LARGE, CLOSED]).collect();
+    after.ensure_faults(&before, &expected)?;
+    for (series, _) in Garbling::messages() {
+        ensure_count(after.since(&before, series), Garbling::EACH)?;
+    }
+    let known = pod.call(&sid).await?;
+    ensure!(known["endReason"] == "caller_hung_up", "{known:#}");
     ensure_memory(&pod, memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
@@ -231,18 +266,108 @@ impl Deaf {
         let mut deaf = Vec::new();
         loop {
             let (tcp, _) = listener.accept().await?;
-            let mut socket = tokio_tungstenite::accept_async(tcp).await?;
-            let event =
-                |name: &str| Message::text(json!({"type": name, "event_id": "e", "session": {}}).to_string());
-            socket.send(event("session.created")).await?;
-            while let Some(Ok(message)) = socket.next().await {
-                let event: Value = serde_json::from_str(message.to_text()?)?;
-                if event["type"] == "session.update" {
-                    break;
-                }
-            }
-            socket.send(event("session.updated")).await?;
-            deaf.push(socket); // open, and never read again
+            deaf.push(set_up(tcp).await?); // open, and never read again
         }
     }
+}
+
+/// A model whose reply comes behind thousands of messages that are none, and before one that is too large; its later
+/// connections say nothing.
+struct Garbling;
+
+impl Garbling {
+    /// Of each kind.
+    const EACH: usize = 2000;
+    /// Above the protocol sheet's 16 MiB for a message of the model.
+    const TOO_LARGE: usize = 17 << 20;
+
+    /// Its URL.
+    async fn listen() -> Result<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("ws://{}/v1/realtime", listener.local_addr()?);
+        tokio::spawn(Self::serve(listener));
+        Ok(url)
+    }
+
+    /// What counts which message.
+    fn messages() -> [(&'static str, Message); 5] {
+        let text = |event: Value| Message::text(event.to_string());
+        let audio = |reply: &str, delta: &str| {
+            text(json!({"type": "response.output_audio.delta", "response_id": reply, "item_id": "item_1",
+                "output_index": 0, "content_index": 0, "delta": delta}))
+        };
+        [
+            (
+                "switchboard_provider_faults_total{fault=\"not_an_event\"}",
+                Message::text(r#"{"type":"response.created","response":"#),
+            ),
+            ("switchboard_provider_faults_total{fault=\"binary\"}", Message::binary(vec![0xFF; 160])),
+            (
+                "switchboard_provider_faults_total{fault=\"unknown_event\"}",
+                text(json!({"type": "from.the.future", "x": [{}]})),
+            ),
+            ("switchboard_provider_faults_total{fault=\"malformed\"}", audio("resp_1", "!!! not base64 !!!")),
+            (STALE, audio("resp_never_announced", "////")),
+        ]
+    }
+
+    /// A reply of 200 ms.
+    fn reply() -> [Message; 5] {
+        let silence = format!("{}////", "/".repeat(2132));
+        let response = json!({"id": "resp_1", "status": "in_progress", "output": []});
+        let item = json!({"id": "item_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []});
+        let part = |name: &str| {
+            json!({"type": name, "response_id": "resp_1", "item_id": "item_1", "output_index": 0,
+                "content_index": 0, "delta": silence})
+        };
+        let events = [
+            json!({"type": "response.created", "response": response}),
+            json!({"type": "response.output_item.added", "response_id": "resp_1", "output_index": 0, "item": item}),
+            part("response.output_audio.delta"),
+            part("response.output_audio.done"),
+            json!({"type": "response.done", "response": {"id": "resp_1", "status": "completed", "output": []}}),
+        ];
+        events.map(|event| Message::text(event.to_string()))
+    }
+
+    async fn serve(listener: TcpListener) -> Result<()> {
+        let (tcp, _) = listener.accept().await?;
+        let mut socket = set_up(tcp).await?;
+        until(&mut socket, "response.create").await?;
+        for (_, message) in Self::messages() {
+            for _ in 0..Self::EACH {
+                socket.feed(message.clone()).await?;
+            }
+        }
+        for message in Self::reply() {
+            socket.feed(message).await?;
+        }
+        socket.send(Message::text(" ".repeat(Self::TOO_LARGE))).await?;
+        let mut silent = Vec::new();
+        loop {
+            let (tcp, _) = listener.accept().await?;
+            silent.push(set_up(tcp).await?);
+        }
+    }
+}
+
+/// A session that is set up.
+async fn set_up(tcp: TcpStream) -> Result<WebSocketStream<TcpStream>> {
+    let mut socket = tokio_tungstenite::accept_async(tcp).await?;
+    let event = |name: &str| Message::text(json!({"type": name, "event_id": "e", "session": {}}).to_string());
+    socket.send(event("session.created")).await?;
+    until(&mut socket, "session.update").await?;
+    socket.send(event("session.updated")).await?;
+    Ok(socket)
+}
+
+/// Reads up to an event of this name.
+async fn until(socket: &mut WebSocketStream<TcpStream>, name: &str) -> Result<()> {
+    while let Some(message) = socket.next().await {
+        let event: Value = serde_json::from_str(message?.to_text()?)?;
+        if event["type"] == name {
+            return Ok(());
+        }
+    }
+    bail!("closed before {name}")
 }

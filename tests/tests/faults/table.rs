@@ -134,6 +134,7 @@ const LOST: &str = "switchboard_calls_lost_total{reason=\"model_unreachable\"}";
 const REJECTED: &str = "switchboard_provider_failures_total{reason=\"rejected\"}";
 const CLOSED: &str = "switchboard_provider_failures_total{reason=\"closed\"}";
 const EXPIRED: &str = "switchboard_provider_failures_total{reason=\"expired\"}";
+const REPLACED: &str = "switchboard_model_replacements_total";
 const SPARE: &str = "switchboard_provider_connects_total{engine=\"simulated\"}";
 const CLIPS: &str = "switchboard_clips_played_total";
 const PHONE_LOST: &str = "switchboard_calls_ended_total{reason=\"phone_lost\"}";
@@ -228,6 +229,9 @@ fn model_rows() -> Vec<Row> {
         Row::survived("a session that never begins", model(json!({"omitSessionCreated": true})), &[UNREACHABLE]),
         Row::harmless("a session slow to be set up", model(json!({"sessionUpdatedMilliseconds": 1500}))),
         Row::survived("a session never set up", model(json!({"omitSessionUpdated": true})), &[UNREACHABLE]),
+        Row::harmless("sessions that announce their end", model(json!({"sessionLimitSeconds": 16})))
+            .with_caller(long_talk(5))
+            .moving(&[REPLACED]),
         Row::survived("a session that expires", model(json!({"expireAfterMilliseconds": 4000})), &[EXPIRED]),
         Row::survived("a connection closed", model(json!({"closeAfterMilliseconds": 4000, "closeCode": 1011})), &[CLOSED]),
         Row::survived("a connection cut", model(json!({"closeAfterMilliseconds": 4000})), &[CLOSED]),

@@ -86,6 +86,8 @@ impl Line {
                 }
                 Output::Model(command) => self.feed(RealtimeInput::Command(command), sink),
                 Output::Connect { .. }
+                | Output::Prepare { .. }
+                | Output::Switch
                 | Output::Tool(_)
                 | Output::Journal(_)
                 | Output::Event(_)

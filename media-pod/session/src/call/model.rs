@@ -23,6 +23,9 @@ const BACKOFF_BASE: Ms = Ms(200);
 /// No attempt waits longer.
 const BACKOFF_CAP: Ms = Ms::from_secs(4);
 
+/// No attempt to prepare a successor waits longer: the connection in use goes on meanwhile, for minutes.
+const SUCCESSOR_CAP: Ms = Ms::from_secs(30);
+
 /// The caller's audio kept while no model listens.
 const WAITING_LIMIT: u64 = 10_000 * BYTES_PER_MS;
 
@@ -69,19 +72,27 @@ impl Call {
                 return self.handle_tool_call(call, reply, name, arguments);
             }
             ModelEvent::ReplyEnded { reply, outcome } => return self.handle_reply_ended(&reply, outcome),
-            ModelEvent::Expiring => self.link.expire(),
+            ModelEvent::Expiring => {
+                self.link.expire();
+                self.prepare();
+            }
             ModelEvent::Usage(usage) => self.event(Event::Usage(usage)),
             ModelEvent::Refused { class } => self.event(Event::ModelRefused { class }),
         }
         Ok(())
     }
 
-    /// The model listens: first its memory, then the greeting, then what the caller said meanwhile. In this order the
-    /// greeting is the connection's first reply, and the caller's words are answered after it.
     fn handle_ready(&mut self) -> Result<(), Ignored> {
         self.link.ready(self.now)?;
         self.timers.stop(Timer::Connect);
         self.event(Event::ModelReady { after: self.now.since(self.began) });
+        self.brief();
+        Ok(())
+    }
+
+    /// The model listens: first its memory, then the greeting, then what the caller said meanwhile. In this order the
+    /// greeting is the connection's first reply, and the caller's words are answered after it.
+    fn brief(&mut self) {
         let mut history = self.memory.items();
         history.extend(self.words_in_the_air());
         if self.debt == Debt::Sentence {
@@ -95,17 +106,79 @@ impl Call {
         for audio in self.waiting.take() {
             self.command(ModelCommand::Append(audio));
         }
+    }
+
+    /// Asks for the connection that will take the place of the expiring one, beside it.
+    fn prepare(&mut self) {
+        if let Some(engine) = self.link.prepare() {
+            self.push(Output::Prepare { engine });
+            self.timers.set(Timer::Successor, self.now + CONNECT_TIMEOUT);
+        }
+    }
+
+    /// The successor did not answer in time, or its next attempt is due.
+    pub(super) fn attend_successor(&mut self) {
+        if self.lose_successor(ModelLoss::Unreachable).is_err() {
+            self.prepare();
+        }
+    }
+
+    /// The successor has heard nothing and was asked for nothing: it can only be there, or not.
+    pub(super) fn handle_successor(&mut self, event: ModelEvent) -> Result<(), Ignored> {
+        match event {
+            ModelEvent::Ready => {
+                self.link.successor_ready()?;
+                self.timers.stop(Timer::Successor);
+            }
+            ModelEvent::Lost { reason } => self.lose_successor(reason)?,
+            // Its own end is near: it would have to be replaced at once.
+            ModelEvent::Expiring => self.lose_successor(ModelLoss::Expired)?,
+            ModelEvent::Usage(usage) => self.event(Event::Usage(usage)),
+            ModelEvent::Refused { class } => self.event(Event::ModelRefused { class }),
+            ModelEvent::SpeechStarted
+            | ModelEvent::SpeechStopped
+            | ModelEvent::ReplyStarted { .. }
+            | ModelEvent::Audio { .. }
+            | ModelEvent::AudioDone { .. }
+            | ModelEvent::AgentTranscript { .. }
+            | ModelEvent::CallerTranscript { .. }
+            | ModelEvent::ToolCall { .. }
+            | ModelEvent::ReplyEnded { .. } => {
+                return Err(Ignored::Unexpected { input: "a successor's event", state: self.link.name() });
+            }
+        }
         Ok(())
     }
 
-    /// Replaces a connection that its provider will end, in a pause: the caller hears nothing of it. What was heard of
-    /// the caller last goes to the new connection as well, because it may be the beginning of a word that the old one
-    /// has not reported.
-    pub(super) fn recycle(&mut self) {
+    /// The call does not notice; the next attempt waits, ever longer.
+    fn lose_successor(&mut self, reason: ModelLoss) -> Result<(), Ignored> {
+        let failures = self.link.lose_successor(reason)?;
+        self.event(Event::SuccessorLost { reason });
+        match failures {
+            Some(failures) => {
+                let after = self.dice.jitter(doubled(failures).min(SUCCESSOR_CAP));
+                self.timers.set(Timer::Successor, self.now + after);
+            }
+            None => self.timers.stop(Timer::Successor),
+        }
+        Ok(())
+    }
+
+    /// Lets the successor take its place, in a pause: the caller hears nothing of it. What was heard of the caller last
+    /// goes to the new connection as well, because it may be the beginning of a word that the old one has not reported.
+    pub(super) fn replace(&mut self) {
         self.waiting = std::mem::take(&mut self.recent);
-        self.link.recycle();
+        self.link.replace(self.now);
         self.leave_connection();
-        self.connect();
+        self.switch();
+    }
+
+    /// The successor is in use, and is told what it must know.
+    fn switch(&mut self) {
+        self.connection += 1;
+        self.push(Output::Switch);
+        self.event(Event::ModelReplaced);
+        self.brief();
     }
 
     /// What belonged to the connection does so no more: what was sent plays on, nothing of it follows.
@@ -115,16 +188,26 @@ impl Call {
         self.floor.open();
     }
 
-    /// The connection is gone: what was sent plays on, what was owed stays owed, the next attempt is due. `counts` is
-    /// how many failures in a row this one stands for.
+    /// The connection is gone: what was sent plays on, what was owed stays owed, its successor goes on or the next attempt
+    /// is due. `counts` is how many failures in a row this one stands for.
     pub(super) fn lose_model(&mut self, reason: ModelLoss, counts: u32) -> Result<(), Ignored> {
         let was_ready = self.link.is_ready();
         let was_expected = self.replies.is_any_active() || self.is_answer_awaited();
-        self.link.lose(self.now, reason, counts, self.plan.engines.len())?;
+        let has_successor = self.link.has_successor();
+        if has_successor {
+            self.link.replace(self.now);
+        } else {
+            self.link.lose(self.now, reason, counts, self.plan.engines.len())?;
+        }
         self.event(Event::ModelLost { reason });
-        for timer in
-            [Timer::Connect, Timer::ConfirmSpeech, Timer::EndlessSpeech, Timer::Reply, Timer::AskAgain]
-        {
+        for timer in [
+            Timer::Connect,
+            Timer::Successor,
+            Timer::ConfirmSpeech,
+            Timer::EndlessSpeech,
+            Timer::Reply,
+            Timer::AskAgain,
+        ] {
             self.timers.stop(timer);
         }
         self.opening.again();
@@ -134,6 +217,10 @@ impl Call {
             if was_expected && !self.opening.is_going_on() {
                 self.debt = Debt::Sentence;
             }
+        }
+        if has_successor {
+            self.switch();
+            return Ok(());
         }
         match self.link {
             Link::BackingOff(attempt) if attempt.failures == 0 => self.connect(),
@@ -169,8 +256,11 @@ impl Call {
 
 /// Before the attempt after this many failures in a row.
 pub(super) fn backoff(failures: u32) -> Ms {
-    let doubled = BACKOFF_BASE.0.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    Ms(doubled).min(BACKOFF_CAP)
+    doubled(failures).min(BACKOFF_CAP)
+}
+
+fn doubled(failures: u32) -> Ms {
+    Ms(BACKOFF_BASE.0.saturating_mul(1 << failures.saturating_sub(1).min(16)))
 }
 
 /// The caller's audio kept for a connection to come; the oldest is dropped first.

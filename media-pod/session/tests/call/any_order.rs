@@ -26,6 +26,8 @@ enum Op {
     Ready,
     Lost(ModelLoss),
     Expiring,
+    SuccessorReady,
+    SuccessorLost(ModelLoss),
     SpeechStarted,
     SpeechStopped,
     ReplyStarted(u8),
@@ -40,6 +42,7 @@ enum Op {
     Digit(char),
     LoseMark,
     RepeatMark,
+    LateMark,
     ForeignMark(MarkName),
     Stopped,
     PhoneLost,
@@ -61,13 +64,16 @@ fn op() -> impl Strategy<Value = Op> {
         Just(ModelLoss::Rejected),
         Just(ModelLoss::Expired)
     ];
+    let loss_of_successor = prop_oneof![Just(ModelLoss::Unreachable), Just(ModelLoss::Rejected)];
     let tool =
         prop_oneof![Just("end_call"), Just("transfer"), Just("look_up"), Just("book"), Just("nonsense")];
     prop_oneof![
         10 => prop_oneof![0..400_u64, 0..40_000_u64].prop_map(Op::Pass),
         4 => Just(Op::Ready),
         1 => loss.prop_map(Op::Lost),
-        1 => Just(Op::Expiring),
+        2 => Just(Op::Expiring),
+        2 => Just(Op::SuccessorReady),
+        1 => loss_of_successor.prop_map(Op::SuccessorLost),
         6 => Just(Op::SpeechStarted),
         6 => Just(Op::SpeechStopped),
         8 => reply.clone().prop_map(Op::ReplyStarted),
@@ -82,6 +88,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => prop_oneof![Just('1'), Just('#'), Just('x')].prop_map(Op::Digit),
         2 => Just(Op::LoseMark),
         2 => Just(Op::RepeatMark),
+        2 => Just(Op::LateMark),
         1 => (1..3_u32, 0..3_u32, 0..50_u64)
             .prop_map(|(epoch, generation, sequence)| Op::ForeignMark(MarkName { epoch, generation, sequence })),
         4 => (0..6_u8).prop_map(Op::ToolEnded),
@@ -145,6 +152,23 @@ struct Observed {
     written: BTreeMap<ToolCallId, u64>,
     durable: u64,
     sequence: u64,
+    current: Current,
+    successor: Prepared,
+}
+
+/// The connection in use, as whoever carries the call's outputs out knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Current {
+    Open,
+    Missing,
+}
+
+/// The connection beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prepared {
+    Open,
+    Connecting,
+    Missing,
 }
 
 impl Observed {
@@ -163,6 +187,8 @@ impl Observed {
             written: BTreeMap::new(),
             durable: 0,
             sequence: 0,
+            current: Current::Missing,
+            successor: Prepared::Missing,
         };
         seen.look(None);
         seen
@@ -184,10 +210,23 @@ impl Observed {
                 Some(mark) => Input::Phone(PhoneEvent::Mark(mark)),
                 None => return,
             },
+            Op::LateMark => match self.stage.phone.find_mark(self.stage.now) {
+                Some(mark) => Input::Phone(PhoneEvent::Mark(mark)),
+                None => return,
+            },
             Op::ForeignMark(mark) => Input::Phone(PhoneEvent::Mark(*mark)),
             Op::Ready => Input::Model(ModelEvent::Ready),
             Op::Lost(reason) => Input::Model(ModelEvent::Lost { reason: *reason }),
             Op::Expiring => Input::Model(ModelEvent::Expiring),
+            Op::SuccessorReady if self.successor == Prepared::Connecting => {
+                self.successor = Prepared::Open;
+                Input::Successor(ModelEvent::Ready)
+            }
+            Op::SuccessorReady => return,
+            Op::SuccessorLost(reason) => {
+                self.successor = Prepared::Missing;
+                Input::Successor(ModelEvent::Lost { reason: *reason })
+            }
             Op::SpeechStarted => Input::Model(ModelEvent::SpeechStarted),
             Op::SpeechStopped => Input::Model(ModelEvent::SpeechStopped),
             Op::ReplyStarted(r) => Input::Model(ModelEvent::ReplyStarted { reply: reply(r) }),
@@ -238,6 +277,7 @@ impl Observed {
         match op {
             Op::ToolCall(t, ..) if result.is_ok() => _ = self.asked.insert(tool(t)),
             Op::ReplyStarted(r) if result.is_ok() => _ = self.begun.insert(reply(r)),
+            Op::Ready if result.is_ok() => self.current = Current::Open,
             _ => {}
         }
         self.look(source);
@@ -271,7 +311,22 @@ impl Observed {
                     }
                 }
                 Output::Event(Event::BargeIn { heard, sent }) => assert!(heard <= sent),
-                Output::Event(_) | Output::Connect { .. } | Output::Ended(_) => {}
+                Output::Connect { .. } => {
+                    assert_eq!(self.current, Current::Missing, "a connection that works is let go");
+                    self.successor = Prepared::Missing;
+                }
+                Output::Prepare { .. } => {
+                    assert_eq!(self.current, Current::Open, "it would be the only connection");
+                    assert_ne!(self.successor, Prepared::Open, "a connection that works is let go");
+                    self.successor = Prepared::Connecting;
+                }
+                Output::Switch => {
+                    assert_eq!(self.successor, Prepared::Open, "nothing takes its place");
+                    (self.current, self.successor) = (Current::Open, Prepared::Missing);
+                }
+                Output::Event(Event::ModelLost { .. }) => self.current = Current::Missing,
+                Output::Event(Event::SuccessorLost { .. }) => self.successor = Prepared::Missing,
+                Output::Event(_) | Output::Ended(_) => {}
                 Output::Wait(_) => unreachable!("the stage keeps waits to itself"),
             }
             self.log.push(output);

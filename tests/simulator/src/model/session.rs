@@ -106,6 +106,10 @@ impl Session {
     /// A session whose connection was just accepted.
     pub(super) fn new(setup: Setup) -> Self {
         let number = setup.number;
+        let faults = setup.switches.faults().model;
+        let mut behaviour = setup.behaviour;
+        behaviour.session_limit_seconds =
+            faults.session_limit_seconds.unwrap_or(behaviour.session_limit_seconds);
         let mut session = Self {
             id: format!("sess_sim{number:04}"),
             conversation_id: format!("conv_sim{number:04}"),
@@ -119,8 +123,8 @@ impl Session {
             model: setup.model,
             number,
             last_id: 0,
-            expires_at: setup.opened_at + setup.behaviour.session_limit_seconds,
-            behaviour: setup.behaviour,
+            expires_at: setup.opened_at + behaviour.session_limit_seconds,
+            behaviour,
             input: InputBuffer::default(),
             turn_item: None,
             is_configured: false,
@@ -132,7 +136,7 @@ impl Session {
             outputs: VecDeque::new(),
             close: None,
             is_cut: false,
-            faults: setup.switches.faults().model,
+            faults,
             switches: setup.switches,
         };
         session.log.id.clone_from(&session.id);

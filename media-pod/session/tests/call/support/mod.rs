@@ -140,6 +140,10 @@ impl Stage {
         self.input(Input::Model(event)).expect("the call takes it");
     }
 
+    pub(crate) fn successor(&mut self, event: ModelEvent) {
+        self.input(Input::Successor(event)).expect("the call takes it");
+    }
+
     /// The model makes a whole reply, much faster than it plays.
     pub(crate) fn agent_says(&mut self, reply: &str, item: &str, text: &str, milliseconds: u64) {
         self.agent_begins(reply, item, milliseconds);
@@ -242,6 +246,8 @@ impl Stage {
             Output::Phone(_)
             | Output::Model(_)
             | Output::Connect { .. }
+            | Output::Prepare { .. }
+            | Output::Switch
             | Output::Tool(_)
             | Output::Ended(_) => true,
         };

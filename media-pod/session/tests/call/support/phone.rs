@@ -13,6 +13,8 @@ pub(crate) struct Phone {
     /// In μ-law bytes on the phone's clock: when everything queued will have been played.
     ends_at: u64,
     marks: VecDeque<(Ms, MarkName)>,
+    /// Taken off their way back, to arrive late or never.
+    strays: VecDeque<(Ms, MarkName)>,
     sounds: Vec<Sound>,
     voices: BTreeMap<ItemId, u8>,
     /// Whether marks are lost on their way back.
@@ -54,7 +56,7 @@ impl Phone {
                     sound.to = sound.to.min(clock);
                 }
                 self.ends_at = self.ends_at.min(clock);
-                for (at, _) in &mut self.marks {
+                for (at, _) in self.marks.iter_mut().chain(&mut self.strays) {
                     *at = (*at).min(now);
                 }
             }
@@ -71,7 +73,12 @@ impl Phone {
 
     /// The network loses the next mark on its way back.
     pub(crate) fn lose_mark(&mut self) {
-        self.marks.pop_front();
+        self.strays.extend(self.marks.pop_front());
+    }
+
+    /// A lost mark that turns up after all, behind marks that were sent after it; never before its audio was played.
+    pub(crate) fn find_mark(&mut self, now: Ms) -> Option<MarkName> {
+        self.strays.pop_front_if(|(at, _)| *at <= now).map(|(_, name)| name)
     }
 
     /// How much of an item the caller has heard by now, in μ-law bytes.

@@ -34,6 +34,8 @@ fn line(output: &Output) -> String {
         Output::Phone(PhoneCommand::Audio(_) | PhoneCommand::Mark(_)) => "audio".to_owned(),
         Output::Model(command) => model(command),
         Output::Connect { engine } => format!("connect {engine}"),
+        Output::Prepare { engine } => format!("prepare {engine}"),
+        Output::Switch => "switch".to_owned(),
         Output::Tool(ToolRequest { call, name, arguments }) => {
             format!("run {call} {name} {}", arguments.expose())
         }
@@ -106,6 +108,8 @@ fn event(event: &Event) -> String {
         Event::Digit => "digit".to_owned(),
         Event::ToolEnded { name, outcome, took } => format!("tool {name} {outcome:?} after {}", took.0),
         Event::ModelLost { reason } => format!("model lost: {reason:?}"),
+        Event::ModelReplaced => "model replaced".to_owned(),
+        Event::SuccessorLost { reason } => format!("successor lost: {reason:?}"),
         Event::ModelRefused { class } => format!("model refused: {class:?}"),
         Event::Usage(_) => "usage".to_owned(),
     }

@@ -63,6 +63,19 @@ fn a_session_expires_closes_with_a_code_or_is_cut() {
 }
 
 #[test]
+fn a_session_that_ends_soon_says_so_and_does() {
+    let soon = ModelFaults { session_limit_seconds: Some(12), ..ModelFaults::default() };
+    let mut client = facing(soon);
+    let announced = |client: &Client| client.one("session.created")["session"]["expires_at"].clone();
+    let an_hour = announced(&facing(ModelFaults::default())).as_u64().unwrap();
+    assert_eq!(announced(&client), an_hour - 3600 + 12);
+    client.wait(11_900);
+    assert_eq!(client.closed, None);
+    client.wait(100);
+    assert_eq!(client.closed, Some((1001, "session_expired")));
+}
+
+#[test]
 fn a_reply_stops_in_the_middle_until_it_is_cancelled() {
     let faults = ModelFaults { silent_after_milliseconds: Some(200), ..ModelFaults::default() };
     let mut client = after_a_reply(faults);
