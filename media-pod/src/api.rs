@@ -16,7 +16,7 @@ use call_session::{CallSid, Epoch, Ms, Redacted};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -162,9 +162,18 @@ enum Happened {
     LegStarted,
     Greeted,
     Digit,
-    ToolStarted { tool: String },
+    ToolStarted {
+        tool: String,
+        /// An object; absent where nothing spoken is stored.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        arguments: Option<Redacted<Value>>,
+    },
     ToolEnded,
-    LegEnded { reason: EndReason },
+    LegEnded {
+        reason: EndReason,
+        #[serde(rename = "transferTarget", skip_serializing_if = "Option::is_none")]
+        transfer_target: Option<String>,
+    },
 }
 
 async fn list_calls(State(pod): State<Arc<Pod>>) -> Result<Response, ApiError> {
@@ -256,7 +265,10 @@ fn events(journal: &Journal, state: &CallState) -> Vec<HappenedAt> {
             Fact::Attached => Happened::LegStarted,
             Fact::Greeted => Happened::Greeted,
             Fact::Digit { .. } => Happened::Digit,
-            Fact::ToolStarted { name, .. } => Happened::ToolStarted { tool: name.clone() },
+            Fact::ToolStarted { call: _, name, arguments } => Happened::ToolStarted {
+                tool: name.clone(),
+                arguments: serde_json::from_str(arguments.expose()).ok().map(Redacted::new),
+            },
             Fact::ToolEnded { .. } => Happened::ToolEnded,
             Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::AgentHeard { .. } | Fact::Unknown => {
                 return None;
@@ -265,11 +277,52 @@ fn events(journal: &Journal, state: &CallState) -> Vec<HappenedAt> {
         Some(HappenedAt { what, at_milliseconds: Some(entry.at.0), leg: entry.epoch })
     });
     let ended = state.endings.iter().map(|(epoch, ending)| HappenedAt {
-        what: Happened::LegEnded { reason: ending.reason },
+        what: Happened::LegEnded {
+            reason: ending.reason,
+            transfer_target: match &ending.next {
+                AfterLeg::Transfer { target } => Some(target.clone()),
+                AfterLeg::HangUp | AfterLeg::SayAndHangUp { .. } | AfterLeg::Reconnect => None,
+            },
+        },
         at_milliseconds: None,
         leg: *epoch,
     });
     let mut events: Vec<HappenedAt> = written.chain(ended).collect();
     events.sort_by_key(|event| event.leg); // stable: a leg's ending stays behind its entries
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use call_session::ToolCallId;
+    use call_session::io::Ending;
+    use call_session::journal::Entry;
+
+    use super::*;
+
+    #[test]
+    fn tools_are_told_with_their_arguments_and_a_transfer_with_its_target() {
+        let started = |sequence, arguments: &str| Entry {
+            epoch: Epoch(0),
+            sequence,
+            at: Ms(sequence * 1000),
+            fact: Fact::ToolStarted {
+                call: ToolCallId::from("t1"),
+                name: "look_up".to_owned(),
+                arguments: Redacted::new(arguments.to_owned()),
+            },
+        };
+        let journal = Journal(vec![started(1, r#"{"id": 42}"#), started(2, "")]);
+        let next = AfterLeg::Transfer { target: "dispatch".to_owned() };
+        let ending = Ending { reason: EndReason::Transferred, next };
+        let state = CallState { endings: [(Epoch(0), ending)].into(), ..CallState::default() };
+        assert_eq!(
+            serde_json::to_value(events(&journal, &state)).unwrap(),
+            json!([
+                {"type": "tool_started", "tool": "look_up", "arguments": {"id": 42}, "atMilliseconds": 1000, "leg": 0},
+                {"type": "tool_started", "tool": "look_up", "atMilliseconds": 2000, "leg": 0},
+                {"type": "leg_ended", "reason": "transferred", "transferTarget": "dispatch", "leg": 0},
+            ])
+        );
+    }
 }

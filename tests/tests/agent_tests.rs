@@ -27,6 +27,10 @@ impl Drop for Scratch {
     }
 }
 
+fn path(file: &Scratch) -> String {
+    file.0.to_str().unwrap().to_owned()
+}
+
 fn run(file: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary("switchboard-sim").unwrap());
     command.arg("test").arg(file).args(arguments).output().unwrap()
@@ -38,8 +42,7 @@ fn example() -> PathBuf {
 
 /// Runs a file of this content.
 fn run_text(name: &str, text: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let file = Scratch::new(name);
-    std::fs::write(&file.0, text).unwrap();
+    let file = written(name, text);
     let output = run(&file.0, arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -117,6 +120,13 @@ fn what_cannot_be_run_is_told_apart_from_what_fails() {
     }
 }
 
+/// A file of this content.
+fn written(name: &str, text: &str) -> Scratch {
+    let file = Scratch::new(name);
+    std::fs::write(&file.0, text).unwrap();
+    file
+}
+
 /// A model that is no part of the test's own process: behind TLS, with a key, for whoever has the URL.
 struct ElsewhereModel {
     process: Child,
@@ -177,11 +187,6 @@ impl Drop for ElsewhereModel {
 
 #[test]
 fn an_agent_is_tested_with_a_model_that_is_only_a_url_and_a_key() {
-    let written = |name: &str, text: &str| {
-        let file = Scratch::new(name);
-        std::fs::write(&file.0, text).unwrap();
-        file
-    };
     let scenario = written(
         "elsewhere.yaml",
         r#"
@@ -206,10 +211,9 @@ cases:
   - say: "Hello, what are your opening hours?"
   - agent: {contains: open all night, not: not this}
   - say: "Thank you very much, goodbye."
-  - tool: end_call
+  - tool: {name: end_call, arguments: {}}
   - end: agent_hung_up
 "#;
-    let path = |file: &Scratch| file.0.to_str().unwrap().to_owned();
     let (key, certificate) = (path(&key), path(&certificate));
     let arguments = ["--model-url", &model.url, "--model-key-file", &key, "--model-ca-file", &certificate];
     let (code, said, errors) = run_text("elsewhere-cases.yaml", cases, &arguments);
@@ -233,4 +237,26 @@ cases:
     assert_eq!(code, Some(1), "{said}{errors}");
     let (code, _, errors) = run_text("elsewhere-no-url.yaml", cases, &["--model-url", "https://x"]);
     assert!(code == Some(2) && errors.contains("ws:// or wss://"), "{errors}");
+}
+
+#[test]
+fn the_arguments_of_a_real_model_s_tools_are_seen() {
+    let scenario = written(
+        "transferring.yaml",
+        r#"
+model:
+  apiKey: key-of-the-model-elsewhere
+  script:
+    turns:
+    - {heard: goodbye, say: "I put you through.", call: {tool: transfer, arguments: {target: dispatch}}}
+"#,
+    );
+    let model = ElsewhereModel::start(&scenario.0);
+    let key = written("transferring-key", "key-of-the-model-elsewhere");
+    let certificate = written("transferring-ca.pem", &model.certificate);
+    let (key, certificate) = (path(&key), path(&certificate));
+    let arguments = ["--model-url", &model.url, "--model-key-file", &key, "--model-ca-file", &certificate];
+    let output = run(&example(), &[&["--only", "transfers to dispatch"], &arguments[..]].concat());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.ends_with("1 cases, 0 failed\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -3,7 +3,7 @@
 //! *Flow:* read the agent and the cases; per case a simulated phone network, a model with the case's script and a pod as a
 //! child process; play the steps; report. *Guarantees:* exit code 0 when all pass, 1 when an expectation or a protocol
 //! rule is broken, 2 when the tests could not be run. *Caveats:* the agent's engines are replaced by the simulated model, or
-//! by a real one, which the command line names; of that one the tools' arguments are not seen.
+//! by a real one, which the command line names.
 
 mod junit;
 mod observed;

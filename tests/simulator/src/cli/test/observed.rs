@@ -1,7 +1,7 @@
 //! What is known of a call under test: from the carrier's side, from the media pod's API and from the model.
 //!
 //! The words are the pod's own transcript. Tool calls are asked of the simulated model; a real one cannot be asked, so of it
-//! they are what the pod started, and what ended the call: by name, without arguments.
+//! they are what the pod started, and what ended the call.
 
 use serde_json::{Map, Value};
 use simulator::carrier::Record;
@@ -23,7 +23,7 @@ pub(super) struct Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ToolCall {
     pub(super) name: String,
-    /// Not seen of a real model.
+    /// Not known of a real model's call where the agent stores nothing spoken.
     pub(super) arguments: Option<Map<String, Value>>,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for ToolCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.arguments {
             Some(arguments) => write!(f, "{}({})", self.name, Value::Object(arguments.clone())),
-            None => write!(f, "{} (with arguments that are not seen of a real model)", self.name),
+            None => write!(f, "{} (with arguments that the agent does not keep)", self.name),
         }
     }
 }
@@ -103,14 +103,21 @@ impl Observed {
 /// Tools as the pod knows them: those it ran, and the one that ended the call.
 fn tools_of(product: &Value) -> Vec<ToolCall> {
     let events = product["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let started = events.iter().filter(|event| event["type"] == "tool_started");
-    let last = match product["endReason"].as_str() {
-        Some("agent_hung_up") => Some("end_call"),
-        Some("transferred") => Some("transfer"),
-        Some(_) | None => None,
+    events.iter().filter_map(tool_of).collect()
+}
+
+fn tool_of(event: &Value) -> Option<ToolCall> {
+    let (name, arguments) = match (event["type"].as_str()?, event["reason"].as_str()) {
+        ("tool_started", _) => (event["tool"].as_str()?, event["arguments"].as_object().cloned()),
+        // The two that the pod carries out itself, when their words were heard.
+        ("leg_ended", Some("agent_hung_up")) => ("end_call", Some(Map::new())),
+        ("leg_ended", Some("transferred")) => {
+            let target = ("target".to_owned(), event["transferTarget"].clone());
+            ("transfer", Some(Map::from_iter([target])))
+        }
+        _ => return None,
     };
-    let names = started.filter_map(|event| event["tool"].as_str()).chain(last);
-    names.map(|name| ToolCall { name: name.to_owned(), arguments: None }).collect()
+    Some(ToolCall { name: name.to_owned(), arguments })
 }
 
 /// Completed calls of all sessions, in order.
@@ -133,12 +140,22 @@ mod tests {
 
     #[test]
     fn of_a_real_model_the_tools_are_what_the_pod_ran_and_what_ended_the_call() {
-        let names = |product: Value| tools_of(&product).into_iter().map(|tool| tool.name).collect::<Vec<_>>();
-        let events =
-            json!([{"type": "greeted"}, {"type": "tool_started", "tool": "look_up"}, {"type": "tool_ended"}]);
-        assert_eq!(names(json!({"events": events, "endReason": "agent_hung_up"})), ["look_up", "end_call"]);
-        assert_eq!(names(json!({"events": [], "endReason": "transferred"})), ["transfer"]);
-        assert_eq!(names(json!({"endReason": "caller_hung_up"})), [] as [&str; 0]);
-        assert_eq!(names(Value::Null), [] as [&str; 0]);
+        let told = |events: Value| {
+            let tools = tools_of(&json!({ "events": events }));
+            tools.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let events = json!([
+            {"type": "greeted"},
+            {"type": "tool_started", "tool": "look_up", "arguments": {"id": 42}},
+            {"type": "tool_ended"},
+            {"type": "tool_started", "tool": "book"},
+            {"type": "leg_ended", "reason": "agent_hung_up"},
+        ]);
+        let unknown = "book (with arguments that the agent does not keep)";
+        assert_eq!(told(events), [r#"look_up({"id":42})"#, unknown, "end_call({})"]);
+        let events = json!([{"type": "leg_ended", "reason": "transferred", "transferTarget": "dispatch"}]);
+        assert_eq!(told(events), [r#"transfer({"target":"dispatch"})"#]);
+        assert_eq!(told(json!([{"type": "leg_ended", "reason": "caller_hung_up"}])), [] as [&str; 0]);
+        assert_eq!(tools_of(&Value::Null), []);
     }
 }
