@@ -116,10 +116,9 @@ async fn a_certificate_nobody_vouches_for_is_not_accepted() {
     let (tcp, _) = listener.accept().await.unwrap();
     assert!(acceptor.accept(tcp).await.is_err());
     let failures = "switchboard_provider_failures_total{reason=\"unreachable\"}";
-    let failed = async {
-        while pod.metric(failures).await == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(harness::DEADLINE, failed).await.unwrap();
+    harness::until(async || match pod.metric(failures).await {
+        0 => Err("no connection failed".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
 }

@@ -7,7 +7,6 @@
 mod harness;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -22,19 +21,19 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// An OTLP/HTTP receiver on loopback.
 struct Receiver {
     endpoint: String,
-    bodies: Arc<Mutex<Vec<Bytes>>>,
+    bodies: watch::Receiver<Vec<Bytes>>,
 }
 
 impl Receiver {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
-        let bodies = Arc::<Mutex<Vec<Bytes>>>::default();
-        let kept = Arc::clone(&bodies);
+        let (kept, bodies) = watch::channel(Vec::new());
         let receive = async move |headers: HeaderMap, body: Bytes| {
             if headers["content-type"] != "application/x-protobuf" {
                 return (StatusCode::UNSUPPORTED_MEDIA_TYPE, Vec::new());
@@ -42,7 +41,7 @@ impl Receiver {
             if ExportTraceServiceRequest::decode(body.clone()).is_err() {
                 return (StatusCode::BAD_REQUEST, Vec::new());
             }
-            kept.lock().unwrap().push(body);
+            kept.send_modify(|bodies: &mut Vec<Bytes>| bodies.push(body));
             (StatusCode::OK, ExportTraceServiceResponse::default().encode_to_vec())
         };
         let router = Router::new().route("/v1/traces", post(receive));
@@ -56,46 +55,40 @@ impl Receiver {
     }
 
     fn bodies(&self) -> Vec<Bytes> {
-        self.bodies.lock().unwrap().clone()
-    }
-
-    fn requests(&self) -> Vec<ExportTraceServiceRequest> {
-        self.bodies().into_iter().map(|body| ExportTraceServiceRequest::decode(body).unwrap()).collect()
-    }
-
-    /// All spans, each with the pod it came from.
-    fn spans(&self) -> Vec<(String, Span)> {
-        let mut spans = Vec::new();
-        for resource in self.requests().into_iter().flat_map(|request| request.resource_spans) {
-            let attributes = resource.resource.unwrap().attributes;
-            let pod = attributes.iter().find(|attribute| attribute.key == "k8s.pod.name").unwrap();
-            let pod = format!("{:?}", pod.value);
-            let of_pod = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            spans.extend(of_pod.map(|span| (pod.clone(), span)));
-        }
-        spans
+        self.bodies.borrow().clone()
     }
 
     /// The spans once there are so many of each name, and no others.
     async fn until(&self, wanted: &[(&str, usize)]) -> Vec<(String, Span)> {
-        let complete = async {
-            loop {
-                let spans = self.spans();
-                let count = |name: &str| spans.iter().filter(|(_, span)| span.name == name).count();
-                if wanted.iter().all(|(name, number)| count(name) == *number) {
-                    let expected = wanted.iter().map(|(_, number)| number).sum::<usize>();
-                    assert_eq!(spans.len(), expected, "others came too: {spans:#?}");
-                    return spans;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
+        let is_complete = |bodies: &Vec<Bytes>| {
+            let spans = spans(bodies);
+            let count = |name: &str| spans.iter().filter(|(_, span)| span.name == name).count();
+            wanted.iter().all(|(name, number)| count(name) == *number)
         };
-        let Ok(spans) = tokio::time::timeout(DEADLINE, complete).await else {
-            let names: Vec<_> = self.spans().into_iter().map(|(_, span)| span.name).collect();
+        let mut bodies = self.bodies.clone();
+        if tokio::time::timeout(DEADLINE, bodies.wait_for(is_complete)).await.is_err() {
+            let names: Vec<_> = spans(&self.bodies()).into_iter().map(|(_, span)| span.name).collect();
             panic!("expected {wanted:?}, got {names:?}");
-        };
+        }
+        let spans = spans(&self.bodies());
+        let expected = wanted.iter().map(|(_, number)| number).sum::<usize>();
+        assert_eq!(spans.len(), expected, "others came too: {spans:#?}");
         spans
     }
+}
+
+/// All spans, each with the pod it came from.
+fn spans(bodies: &[Bytes]) -> Vec<(String, Span)> {
+    let mut spans = Vec::new();
+    let requests = bodies.iter().map(|body| ExportTraceServiceRequest::decode(body.clone()).unwrap());
+    for resource in requests.flat_map(|request| request.resource_spans) {
+        let attributes = resource.resource.unwrap().attributes;
+        let pod = attributes.iter().find(|attribute| attribute.key == "k8s.pod.name").unwrap();
+        let pod = format!("{:?}", pod.value);
+        let of_pod = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        spans.extend(of_pod.map(|span| (pod.clone(), span)));
+    }
+    spans
 }
 
 const ACTION: &str = "/moving/sales/twilio/action/0";

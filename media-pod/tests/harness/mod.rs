@@ -34,6 +34,27 @@ const STREAM_KEY: &str = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=";
 /// How long anything may take before the test gives up; nothing is expected to take a tenth of it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How often something is looked at that tells nobody when it changes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until a look finds what is wanted; until then it says what it found instead.
+pub async fn until<T>(mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let mut found = "nothing".to_owned();
+    let finding = async {
+        loop {
+            match look().await {
+                Ok(wanted) => return wanted,
+                Err(instead) => found = instead,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(DEADLINE, finding).await {
+        Ok(wanted) => wanted,
+        Err(_) => panic!("waited in vain: {found}"),
+    }
+}
+
 /// The agent of every test; the engine and further fields are appended.
 pub const SIMULATED: &str =
     "engines: [{name: main, type: Simulated, simulated: {replies: [One moment please.]}}]\n";
@@ -158,14 +179,11 @@ impl Pod {
 
     /// Waits until a series has a value.
     pub async fn until_metric(&self, series: &str, expected: u64) {
-        let reached = async {
-            while self.metric(series).await != expected {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let reached = async || {
+            let value = self.metric(series).await;
+            if value == expected { Ok(()) } else { Err(format!("{series} is {value}, not {expected}")) }
         };
-        if tokio::time::timeout(DEADLINE, reached).await.is_err() {
-            panic!("{series} is {}, not {expected}", self.metric(series).await);
-        }
+        until(reached).await;
     }
 
     /// Opens the media stream; the handshake's outcome.
@@ -390,17 +408,13 @@ impl Phone {
     pub async fn listen_until_said(&mut self, pod: &Pod, lines: usize) -> u64 {
         let call = format!("/v1/calls/{}", self.stream.replacen("MZ", "CA", 1));
         let mut milliseconds = 0;
-        let said = async {
-            loop {
-                let (_, shown) = pod.api("GET", &call, Some(API_TOKEN)).await;
-                let transcript = shown["transcript"].as_array().map(Vec::as_slice).unwrap_or_default();
-                if transcript.iter().filter(|line| line["speaker"] == "agent").count() >= lines {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        let said = async || {
+            let (_, shown) = pod.api("GET", &call, Some(API_TOKEN)).await;
+            let transcript = shown["transcript"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let count = transcript.iter().filter(|line| line["speaker"] == "agent").count();
+            if count >= lines { Ok(()) } else { Err(format!("{count} of {lines} lines: {shown}")) }
         };
-        let mut said = std::pin::pin!(said);
+        let mut said = std::pin::pin!(until(said));
         loop {
             tokio::select! {
                 () = &mut said => return milliseconds,
