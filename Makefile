@@ -37,7 +37,7 @@ local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.
 	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
 .PHONY: test
-test: setup check unit sdk-test cluster-test chart-test ## Everything CI runs (root for the cluster part)
+test: setup check unit fuzz-test sdk-test cluster-test chart-test ## Everything CI runs (root for the cluster part)
 
 # Everything that tests run or are, with one set of features: whatever is built here is built once for all of them.
 .PHONY: build
@@ -100,32 +100,16 @@ soak: release ## Half an hour at 100 calls with interruptions: nothing lost, mem
 release: need-rust ## The binaries as users run them, and the tools that measure them
 	@echo "==> Building release binaries"
 	cargo build --locked --release -p media-pod -p simulator -p bench --bins
-# Coverage for libFuzzer from stable Rust: the pass of LLVM, not the compiler's own flag, which is nightly's.
-FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-	-Cllvm-args=-sanitizer-coverage-trace-compares
-FUZZ_TIME ?= 60
-FUZZ_TARGETS := $(notdir $(wildcard tests/fuzz/corpus/*))
-FUZZ_FOUND := target/fuzz/found
-FUZZ_RUNNER := target/fuzz/$(TARGET)/fuzz/fuzz-runner
 
 .PHONY: fuzz
-fuzz: fuzz-run ## Fuzz every target for FUZZ_TIME=60 seconds; what reached new code joins the committed corpus
-	for target in $(FUZZ_TARGETS); do \
-		FUZZ_TARGET=$$target $(FUZZ_RUNNER) -set_cover_merge=1 -verbosity=0 tests/fuzz/corpus/$$target $(FUZZ_FOUND)/$$target; done
-	@echo "==> The corpus is $$(cat tests/fuzz/corpus/*/* | wc -c) bytes; tests/fuzz replays it"
+fuzz: need-rust ## Fuzz every target for FUZZ_TIME=600 seconds; what reached new code joins the committed corpus
+	tests/fuzz/fuzz.sh run $(or $(FUZZ_TIME),600)
+	tests/fuzz/fuzz.sh keep
 
-# Two at a time, for as many cores. An input that breaks a promise is kept in the corpus, so that `make unit` replays it.
-.PHONY: fuzz-run
-fuzz-run: need-rust
-	@echo "==> Fuzzing $(FUZZ_TARGETS), $(FUZZ_TIME) s each"
-	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=target/fuzz cargo build --locked --quiet --profile fuzz -p fuzz-runner
-	mkdir -p $(addprefix $(FUZZ_FOUND)/,$(FUZZ_TARGETS))
-	printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I TARGET sh -c 'FUZZ_TARGET=TARGET $(FUZZ_RUNNER) -max_total_time=$(FUZZ_TIME) \
-		-timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=tests/fuzz/corpus/TARGET/ \
-		$(FUZZ_FOUND)/TARGET tests/fuzz/corpus/TARGET > $(FUZZ_FOUND)/TARGET.log 2>&1 \
-		&& echo "    TARGET: $$(sed -n "s/^stat::number_of_executed_units: *//p" $(FUZZ_FOUND)/TARGET.log) inputs held" \
-		|| { tail -40 $(FUZZ_FOUND)/TARGET.log; exit 255; }'
+.PHONY: fuzz-test
+fuzz-test: need-rust ## A minute of fuzzing for everything that reads what peers and people write; changes nothing
+	@echo "==> Fuzzing, a minute each"
+	tests/fuzz/fuzz.sh run 60
 
 .PHONY: check
 check: need-rust $(CARGO_DENY) ## Format, lints, documentation, licences, and that the call session does no I/O

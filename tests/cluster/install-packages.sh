@@ -10,6 +10,7 @@ packages=(
     containernetworking-plugins    # the pods' network (bridge, host-local)
     espeak-ng                      # speech for simulated callers
     etcd-client etcd-server        # the API server's storage
+    g++                            # libFuzzer, which the fuzz targets are linked with
     nginx                          # the public edge: TLS between the carrier and the pods
     python3-venv                   # the official SDKs against the simulator
     redis-server                   # the call store

@@ -1,6 +1,6 @@
 //! Coverage-guided fuzzing on stable Rust: libFuzzer around one of the targets, which `FUZZ_TARGET` names.
 //!
-//! `make fuzz` builds this with LLVM's coverage instrumentation (a pass that stable rustc can be asked for) and
+//! `fuzz.sh` builds this with LLVM's coverage instrumentation (a pass that stable rustc can be asked for) and
 //! `--cfg fuzzing`. A plain build has neither and only says so.
 
 #![cfg_attr(fuzzing, no_main)]
@@ -16,10 +16,7 @@ mod fuzzing {
         fuzz::target(&name).unwrap_or_else(|| panic!("FUZZ_TARGET must be one of {}", names.join(", ")))
     });
 
-    #[expect(unsafe_code, reason = "libFuzzer calls an exported symbol")]
-    mod entry {
-        libfuzzer_sys::fuzz_target!(|data: &[u8]| (super::TARGET.run)(data));
-    }
+    libfuzzer_sys::fuzz_target!(|data: &[u8]| (TARGET.run)(data));
 }
 
 #[cfg(not(fuzzing))]
