@@ -39,6 +39,7 @@ use crate::voice_gateway::carrier::{self, Carrier, NoCarrier};
 use crate::voice_gateway::names_secret;
 use diff::{Desired, Plan, Situation};
 use observe::Identity;
+use release::Way;
 use status::Findings;
 
 /// Holds a deleted number until its webhooks are put back.
@@ -107,10 +108,18 @@ async fn reconcile(number: Arc<PhoneNumber>, context: Arc<Context>) -> Result<Ac
     } else {
         number
     };
+    let is_leaving = number.metadata.deletion_timestamp.is_some();
+    let is_held = number.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if is_leaving
+        && is_held
+        && let Way::LookAgain(after) = release::release(&number, &context).await?
+    {
+        return Ok(Action::requeue(after));
+    }
     let action = finalizer(&api, FINALIZER, number, |event| async {
         match event {
             Event::Apply(number) => bind(&number, &context).await,
-            Event::Cleanup(number) => release::release(&number, &context).await,
+            Event::Cleanup(_) => Ok(Action::await_change()),
         }
     })
     .await?;

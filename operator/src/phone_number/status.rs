@@ -51,6 +51,19 @@ pub fn conclude(
     status
 }
 
+/// The status of a deleted number that waits: everything else in it is the way back.
+pub fn leaving(number: &PhoneNumber, waits_for: &Finding, now: Timestamp) -> PhoneNumberStatus {
+    let mut status = number.status.clone().unwrap_or_default();
+    for kind in [ConditionType::Ready, ConditionType::InSync] {
+        set_condition(
+            &mut status.conditions,
+            waits_for.clone().condition(kind, number.metadata.generation),
+            now,
+        );
+    }
+    status
+}
+
 /// Whether the carrier's side once was as this spec wants it: so what differs now was changed by somebody else.
 pub fn was_in_sync(number: &PhoneNumber, voice_url: &str) -> bool {
     number.status.as_ref().is_some_and(|status| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::installation::{OPERATOR_NAMESPACE, resource, wait_until_ready};
+use e2e::installation::{OPERATOR_NAMESPACE, condition, resource, wait_until_ready};
 use e2e::{Cluster, wait_for};
 use k8s_openapi::jiff::Timestamp;
 use libtest_mimic::Trial;
@@ -26,6 +26,7 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         ctx.trial("gateways::an_api_key_does_for_rest_and_is_verified_again_with_its_secret", api_key),
         ctx.trial("gateways::a_namespace_deleted_as_a_whole_gives_its_number_back", doomed),
         ctx.trial("gateways::without_credentials_a_number_goes_with_an_event", forgotten),
+        ctx.trial("gateways::a_deleted_number_waits_for_credentials_that_are_refused", refused),
     ]
 }
 
@@ -165,6 +166,34 @@ async fn forgotten(ctx: Arc<Ctx>) -> Result<()> {
     simulator.change_number(SID, (ACCOUNT, TOKEN), &[("VoiceUrl", ""), ("StatusCallback", "")]).await?;
     cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     operator_rolled_out(cluster).await
+}
+
+async fn refused(ctx: Arc<Ctx>) -> Result<()> {
+    let cluster = ctx.cluster()?;
+    let simulator = ctx.installation()?.simulator();
+    let namespace = ctx.namespace("gateways-refused").await?;
+    bind(&ctx, &namespace).await?;
+    apply_json(cluster, &namespace, "secret", &secret(&[("authToken", "past")])).await?;
+    told(cluster, &namespace, "voicegateway", "default", "CredentialsVerified", "CredentialsRejected")
+        .await?;
+    cluster.kubectl(&["delete", "phonenumber", "line", "-n", &namespace, "--wait=false"]).await?;
+    wait_for("the number to say what it waits for", PATIENCE, async || {
+        let number = resource(cluster, &namespace, "phonenumber", "line").await?;
+        let ready = condition(&number, "Ready").context("it has a condition")?;
+        ensure!(ready.to_string().contains("put its former webhooks back"), "{ready}");
+        Ok(Some(()))
+    })
+    .await?;
+    assert_ne!(simulator.number(E164).await?["voice_url"], FORMER);
+
+    apply_json(cluster, &namespace, "secret", &secret(&[("authToken", TOKEN)])).await?;
+    cluster
+        .kubectl(&["wait", "phonenumber", "line", "-n", &namespace, "--for=delete", "--timeout=120s"])
+        .await?;
+    assert_eq!(simulator.number(E164).await?["voice_url"], FORMER);
+    assert_eq!(simulator.violations().await?, Vec::<Value>::new());
+    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
+    Ok(())
 }
 
 /// A gateway, an agent without pods and the second number, which had other webhooks before.
