@@ -9,9 +9,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta};
 use kube::Resource;
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::apply::FIELD_MANAGER;
@@ -29,7 +30,7 @@ pub struct Memory(Mutex<HashMap<Key, Trace>>);
 struct Trace {
     wanted: Digest,
     uid: Option<String>,
-    owned: Digest,
+    owned: String,
 }
 
 impl Memory {
@@ -70,15 +71,37 @@ fn key<K: Resource<DynamicType = ()>>(object: &K) -> Key {
 
 /// `None` where the object is on its way out or has no entry of ours.
 fn trace<K: Serialize>(object: &K, found: &ObjectMeta) -> Option<Trace> {
-    let ours = found.managed_fields.iter().flatten().find(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER)
-            && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.is_none()
-    })?;
+    let ours = found.managed_fields.iter().flatten().find(|entry| is_ours(entry))?;
     if found.deletion_timestamp.is_some() {
         return None;
     }
-    Some(Trace { wanted: digest(object), uid: found.uid.clone(), owned: digest(&ours.fields_v1) })
+    let owned = fingerprint(ours.fields_v1.as_ref());
+    Some(Trace { wanted: digest(object), uid: found.uid.clone(), owned })
+}
+
+/// Drops of who owns which field all that [`Memory`] does not compare. As trees of field names that is most of what a
+/// child takes in memory, and others' entries are larger than ours.
+pub fn condense(meta: &mut ObjectMeta) {
+    let ours = meta.managed_fields.take().into_iter().flatten().find(is_ours);
+    meta.managed_fields = ours.map(|entry| {
+        let fields = Value::String(fingerprint(entry.fields_v1.as_ref()));
+        vec![ManagedFieldsEntry { fields_v1: Some(FieldsV1(fields)), ..entry }]
+    });
+}
+
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(FIELD_MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && entry.subresource.is_none()
+}
+
+/// The same for a set of fields as the API server shows it and as [`condense`] leaves it.
+fn fingerprint(fields: Option<&FieldsV1>) -> String {
+    match fields {
+        // The API server shows an object.
+        Some(FieldsV1(Value::String(fingerprint))) => fingerprint.clone(),
+        fields => hex::encode(digest(&fields)),
+    }
 }
 
 fn digest(value: &impl Serialize) -> Digest {
@@ -120,6 +143,25 @@ mod tests {
     fn the_same_object_is_not_applied_again() {
         let (memory, answer) = applied();
         assert!(memory.holds(&wanted("x"), Some(&answer)));
+    }
+
+    #[test]
+    fn what_is_kept_of_the_owners_is_small_and_compares_like_all_of_them() {
+        let (memory, mut answer) = applied();
+        condense(&mut answer);
+        assert!(memory.holds(&wanted("x"), Some(&answer)));
+        let kept = answer.managed_fields.clone().unwrap();
+        assert!(kept.len() == 1 && kept[0].fields_v1.as_ref().unwrap().0.is_string(), "{kept:?}");
+        condense(&mut answer);
+        assert!(memory.holds(&wanted("x"), Some(&answer)), "once is as good as twice");
+
+        let mut taken = found("1", json!({"f:data": {}}));
+        condense(&mut taken);
+        assert!(!memory.holds(&wanted("x"), Some(&taken)));
+        let mut foreign = found("1", json!({}));
+        foreign.managed_fields.as_mut().unwrap().truncate(1);
+        condense(&mut foreign);
+        assert_eq!(foreign.managed_fields, None);
     }
 
     #[test]

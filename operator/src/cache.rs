@@ -18,7 +18,7 @@ use futures_util::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -27,6 +27,7 @@ use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
+use crate::applied;
 use crate::config::Namespaces;
 use crate::foreign::{HTTPRoute, PodMonitor};
 use crate::voice_agent::build::{AGENT_LABEL, MANAGED_BY};
@@ -59,7 +60,7 @@ pub struct Cache {
 
 /// The agents' children, by kind; ConfigMaps are in [`Cache::config_maps`].
 pub struct Children {
-    /// Whole, because their status is the agent's.
+    /// With status, which is the agent's, and of their pods the images.
     pub deployments: Store<Deployment>,
     /// Identities.
     pub service_accounts: Metadata<ServiceAccount>,
@@ -67,7 +68,7 @@ pub struct Children {
     pub services: Metadata<Service>,
     /// Budgets.
     pub budgets: Metadata<PodDisruptionBudget>,
-    /// Whole, because their conditions are the agent's.
+    /// With their conditions, which are the agent's.
     pub autoscalers: Store<HorizontalPodAutoscaler>,
     /// Ways in.
     pub ingresses: Metadata<Ingress>,
@@ -137,25 +138,23 @@ impl Cache {
     pub fn setup(client: &Client, namespaces: Namespaces) -> Setup {
         let mut watches = Watches::new(client.clone(), namespaces);
         let (key, value) = MANAGED_BY;
-        let all = watcher::Config::default;
-        let ours = || watcher::Config::default().labels(&format!("{key}={value},{AGENT_LABEL}"));
+        let all = || watcher::Config::default().page_size(PAGE);
+        let ours = || all().labels(&format!("{key}={value},{AGENT_LABEL}"));
         let (gateways, gateway_tap) = watches.add(all(), without_owners);
         let (agents, agent_tap) = watches.add(all(), without_owners);
         let (numbers, number_tap) = watches.add(all(), without_owners);
         let (secrets, secret_tap) = watches.add(all(), without_owners);
-        let (config_maps, config_map_feed) = fed(&mut watches, all());
-        let (deployments, deployment_feed) = fed(&mut watches, ours());
-        let (service_accounts, service_account_feed) = fed(&mut watches, ours());
-        let (services, service_feed) = fed(&mut watches, ours());
-        let (budgets, budget_feed) = fed(&mut watches, ours());
-        let (autoscalers, autoscaler_feed) = fed(&mut watches, ours());
-        let (ingresses, ingress_feed) = fed(&mut watches, ours());
+        let (config_maps, config_map_feed) = fed(&mut watches, all(), lean_child);
+        let (deployments, deployment_feed) = fed(&mut watches, ours(), lean_deployment);
+        let (service_accounts, service_account_feed) = fed(&mut watches, ours(), lean_child);
+        let (services, service_feed) = fed(&mut watches, ours(), lean_child);
+        let (budgets, budget_feed) = fed(&mut watches, ours(), lean_child);
+        let (autoscalers, autoscaler_feed) = fed(&mut watches, ours(), lean_autoscaler);
+        let (ingresses, ingress_feed) = fed(&mut watches, ours(), lean_child);
         let (pods, pod_tap) = watches.add(ours(), lean_pod);
-        let (network_policies, network_policy_feed) = fed(&mut watches, ours());
-        let (pod_monitor_offer, pod_monitors, pod_monitor_tap) =
-            watches.add_offered(ours(), without_last_applied);
-        let (http_route_offer, http_routes, http_route_tap) =
-            watches.add_offered(ours(), without_last_applied);
+        let (network_policies, network_policy_feed) = fed(&mut watches, ours(), lean_child);
+        let (pod_monitor_offer, pod_monitors, pod_monitor_tap) = watches.add_offered(ours(), lean_child);
+        let (http_route_offer, http_routes, http_route_tap) = watches.add_offered(ours(), lean_child);
         let children = Children {
             deployments,
             service_accounts,
@@ -230,7 +229,7 @@ fn number_feeds(
 }
 
 /// A kind whose every change wakes the agents.
-fn fed<K>(watches: &mut Watches, config: watcher::Config) -> (Store<K>, Feed<K>)
+fn fed<K>(watches: &mut Watches, config: watcher::Config, lean: fn(&mut K)) -> (Store<K>, Feed<K>)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -240,9 +239,38 @@ where
         + Sync
         + 'static,
 {
-    let (store, tap) = watches.add(config, without_last_applied);
+    let (store, tap) = watches.add(config, lean);
     let feed = tap.feed();
     (store, feed)
+}
+
+/// Objects in an answer to a list. A page is in memory as the API server sends it, before anything is dropped: of the
+/// largest objects, Deployments with all their owners, a hundred take some 5 MB.
+const PAGE: u32 = 100;
+
+/// A child, of which it matters that it is there and whose its fields are.
+fn lean_child<K: Resource>(child: &mut K) {
+    without_last_applied(child);
+    applied::condense(child.meta_mut());
+}
+
+/// Its pods are described in the agent; here only their images are read.
+fn lean_deployment(deployment: &mut Deployment) {
+    lean_child(deployment);
+    let Some(template) = deployment.spec.as_mut().map(|spec| &mut spec.template) else { return };
+    let containers = std::mem::take(template).spec.map(|pod| pod.containers).unwrap_or_default();
+    let lean = |Container { name, image, .. }| Container { name, image, ..Container::default() };
+    let containers = containers.into_iter().map(lean).collect();
+    template.spec = Some(PodSpec { containers, ..PodSpec::default() });
+}
+
+/// What it says of itself is in its conditions.
+fn lean_autoscaler(autoscaler: &mut HorizontalPodAutoscaler) {
+    lean_child(autoscaler);
+    autoscaler.spec = None;
+    if let Some(status) = &mut autoscaler.status {
+        status.current_metrics = None;
+    }
 }
 
 fn lean_pod(pod: &mut Pod) {

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::filter::FilterLayer;
+use tower::timeout::TimeoutLayer;
 use twilio::rest::{Transport, TransportError};
 
 use crate::cache::{Cache, Setup};
@@ -144,13 +145,19 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     Ok(())
 }
 
-/// A client that writes nothing unless this replica leads: the only one that reconcilers have.
+/// An API server ends whatever is no watch within a minute (its `--request-timeout`). What takes longer goes to nobody: a
+/// node or a load balancer in between went, and without a limit whoever asked would wait for ever.
+const ANSWER: Duration = Duration::from_secs(65);
+
+/// A client that writes nothing unless this replica leads: the only one that reconcilers have. Every request is answered
+/// or fails; a watch only has to begin in time.
 fn fenced(config: Config, standing: Standing) -> Result<Client, kube::Error> {
     let check = move |request: Request<Body>| match *request.method() {
         Method::GET => Ok(request),
         _ => standing.check().map(|()| request),
     };
-    Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(check)).build())
+    let (fence, limit) = (FilterLayer::new(check), TimeoutLayer::new(ANSWER));
+    Ok(ClientBuilder::try_from(config)?.with_layer(&limit).with_layer(&fence).build())
 }
 
 /// Asks pods for their load: plain HTTP to an address of the pod network.
@@ -178,4 +185,28 @@ fn stop_signal() -> Result<impl Future<Output = ()>, RunError> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::Api;
+
+    /// An API server behind a connection that nobody answers any more, asked by a leader.
+    async fn asked() -> (TcpListener, Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let standing = Standing::default();
+        standing.renewed(tokio::time::Instant::now());
+        (listener, fenced(Config::new(address.parse().unwrap()), standing).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_nobody_answers_fails() {
+        let (_listener, client) = asked().await;
+        let began = tokio::time::Instant::now();
+        Api::<Secret>::namespaced(client, "moving").get("twilio").await.unwrap_err();
+        assert!(began.elapsed() >= ANSWER && began.elapsed() < ANSWER * 2, "{:?}", began.elapsed());
+    }
 }

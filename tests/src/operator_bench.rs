@@ -88,6 +88,7 @@ pub async fn run(sandbox: &Sandbox, settings: Settings<'_>) -> Result<Vec<Figure
     let reconciled_after = began.elapsed();
     let fresh = operator.memory()?;
     let until_reconciled = watch.now().await?;
+    until_reconciled.tell("until all was reconciled");
 
     eprintln!("bench: changing one Secret");
     let touched = touched_by_secret(&fleet, &cluster, &operator).await?;
@@ -113,6 +114,7 @@ pub async fn run(sandbox: &Sandbox, settings: Settings<'_>) -> Result<Vec<Figure
     })
     .await?;
     let taken_over_after = began.elapsed();
+    let (_, most_of_successor) = successor.memory()?;
     let restart = watch.now().await?.since(&before);
     restart.tell("after the restart");
     cluster.check()?;
@@ -140,6 +142,7 @@ pub async fn run(sandbox: &Sandbox, settings: Settings<'_>) -> Result<Vec<Figure
         told("memory", megabytes(held), "MB"),
         limited("memory at most", megabytes(most), "MB", MEMORY_MEGABYTES),
         told("a restarted operator has looked at everything", taken_over_after.as_secs_f64(), "s"),
+        limited("its memory at most", megabytes(most_of_successor), "MB", MEMORY_MEGABYTES),
         told("writes it made", restart.writes() as f64, ""),
     ])
 }

@@ -1,4 +1,4 @@
-//! What Secrets and ConfigMaps hold, asked once per version.
+//! What Secrets and ConfigMaps hold, asked once per version, however many agents want to know at the same time.
 //!
 //! Of a Secret only the names of its keys are remembered, never a value. An object that the watch does not know is
 //! asked for all the same: it may be newer than the watch.
@@ -9,15 +9,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crds::{ConfigMapKeyRef, SecretKeyRef};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::OnceCell;
 
 use super::{Cache, find};
 use crate::references::Missing;
 
-/// By namespace and name, a version and what it held.
-type Known<V> = Mutex<HashMap<(String, String), (String, Arc<V>)>>;
+/// What one version of an object held, or a newer one: empty until the first who wanted to know has been answered.
+type Version<V> = Arc<OnceCell<Arc<V>>>;
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// By object, the version that the watch knew last.
+#[derive(Debug)]
+struct Known<V>(Mutex<HashMap<Key, (String, Version<V>)>>);
 
 /// What is remembered.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Contents {
     secrets: Known<BTreeSet<String>>,
     config_maps: Known<BTreeMap<String, String>>,
@@ -50,16 +58,13 @@ pub async fn config_map_value(
 ) -> Result<Result<String, Missing>, kube::Error> {
     let name = &reference.name;
     let version = find(&cache.config_maps, namespace, name).and_then(|c| c.resource_version());
-    let data = match recall(&cache.contents.config_maps, namespace, name, version.as_deref()) {
-        Some(data) => data,
-        None => {
-            let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-            let found = api.get_opt(name).await?;
-            let version = found.as_ref().and_then(ConfigMap::resource_version);
-            let data = found.and_then(|c| c.data).unwrap_or_default();
-            remember(&cache.contents.config_maps, namespace, name, version, data)
-        }
-    };
+    let asked = cache.contents.config_maps.version(namespace, name, version);
+    let data = asked
+        .get_or_try_init(async || {
+            let found = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await?;
+            Ok::<_, kube::Error>(Arc::new(found.and_then(|c| c.data).unwrap_or_default()))
+        })
+        .await?;
     Ok(data.get(&reference.key).cloned().ok_or_else(|| Missing::ConfigMap(reference.clone())))
 }
 
@@ -70,57 +75,78 @@ async fn secret_keys(
     name: &str,
 ) -> Result<Arc<BTreeSet<String>>, kube::Error> {
     let version = find(&cache.secrets, namespace, name).and_then(|s| s.resource_version());
-    if let Some(keys) = recall(&cache.contents.secrets, namespace, name, version.as_deref()) {
-        return Ok(keys);
-    }
-    let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await?;
-    let version = found.as_ref().and_then(Secret::resource_version);
-    let keys = found.and_then(|s| s.data).unwrap_or_default().into_keys().collect();
-    Ok(remember(&cache.contents.secrets, namespace, name, version, keys))
+    let asked = cache.contents.secrets.version(namespace, name, version);
+    let keys = asked.get_or_try_init(async || {
+        let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await?;
+        Ok(Arc::new(found.and_then(|s| s.data).unwrap_or_default().into_keys().collect()))
+    });
+    keys.await.cloned()
 }
 
-fn recall<V>(known: &Known<V>, namespace: &str, name: &str, version: Option<&str>) -> Option<Arc<V>> {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (namespace.to_owned(), name.to_owned());
-    match known.get(&key) {
-        Some((seen, held)) if Some(seen.as_str()) == version => Some(held.clone()),
-        // Another version, or gone: what is remembered is of no use to anybody.
-        Some(_) => {
+impl<V> Default for Known<V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<V> Known<V> {
+    /// Where the content of a version is, or is put by whoever asks first. Nobody else sees that of an object without one.
+    fn version(&self, namespace: &str, name: &str, version: Option<String>) -> Version<V> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), name.to_owned());
+        let Some(version) = version else {
             known.remove(&key);
-            None
+            return Version::default();
+        };
+        match known.get(&key) {
+            Some((seen, held)) if *seen == version => held.clone(),
+            Some(_) | None => {
+                let empty = Version::default();
+                known.insert(key, (version, empty.clone()));
+                empty
+            }
         }
-        None => None,
     }
-}
-
-fn remember<V>(known: &Known<V>, namespace: &str, name: &str, version: Option<String>, held: V) -> Arc<V> {
-    let held = Arc::new(held);
-    if let Some(version) = version {
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert((namespace.to_owned(), name.to_owned()), (version, held.clone()));
-    }
-    held
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_a_version_held_is_recalled_for_that_version_only() {
-        let known = Known::<u8>::default();
-        assert_eq!(recall(&known, "a", "b", Some("1")), None);
-        remember(&known, "a", "b", Some("1".to_owned()), 7);
-        assert_eq!(recall(&known, "a", "b", Some("1")).as_deref(), Some(&7));
-        assert_eq!(recall(&known, "a", "other", Some("1")), None);
-        assert_eq!(recall(&known, "a", "b", Some("2")), None);
-        assert_eq!(recall(&known, "a", "b", Some("1")), None, "forgotten with its version");
+    fn version(known: &Known<u8>, version: Option<&str>) -> Version<u8> {
+        known.version("a", "b", version.map(str::to_owned))
+    }
+
+    #[tokio::test]
+    async fn all_who_want_to_know_of_a_version_at_the_same_time_ask_once() {
+        let known = Known::default();
+        let asked = std::sync::atomic::AtomicU8::new(0);
+        let ask = async || {
+            let cell = version(&known, Some("1"));
+            let held = cell.get_or_init(async || {
+                tokio::task::yield_now().await;
+                Arc::new(asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+            });
+            **held.await
+        };
+        assert_eq!(futures_util::future::join3(ask(), ask(), ask()).await, (0, 0, 0));
+        assert_eq!(ask().await, 0);
     }
 
     #[test]
-    fn absence_is_never_remembered() {
-        let known = Known::<u8>::default();
-        remember(&known, "a", "b", None, 0);
-        assert_eq!(recall(&known, "a", "b", None), None);
+    fn what_a_version_held_is_known_for_that_version_only() {
+        let known = Known::default();
+        version(&known, Some("1")).set(Arc::new(7)).unwrap();
+        assert_eq!(version(&known, Some("1")).get().map(|held| **held), Some(7));
+        assert_eq!(known.version("a", "other", Some("1".to_owned())).get(), None);
+        assert_eq!(version(&known, Some("2")).get(), None);
+        assert_eq!(version(&known, Some("1")).get(), None, "forgotten with the version");
+    }
+
+    #[test]
+    fn what_the_watch_does_not_know_is_asked_for_every_time() {
+        let known = Known::default();
+        version(&known, None).set(Arc::new(7)).unwrap();
+        assert_eq!(version(&known, None).get(), None);
     }
 }

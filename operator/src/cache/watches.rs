@@ -164,22 +164,31 @@ async fn drive<K>(
             match event {
                 Event::Init | Event::InitApply(_) => {}
                 Event::InitDone => {
-                    reader.state().iter().for_each(|object| tap.tell(&Change::Now((**object).clone())));
+                    reader.state().into_iter().for_each(|object| tap.tell(&Change::Now(object)));
                     // Whoever waits may have gone.
                     let _ = has_listed.take().map(|listed| listed.send(()));
                 }
-                Event::Apply(object) => tap.tell(&Change::Now(object)),
-                Event::Delete(object) => tap.tell(&Change::Gone(object)),
+                Event::Apply(object) => tap.tell(&Change::Now(Arc::new(object))),
+                Event::Delete(object) => tap.tell(&Change::Gone(Arc::new(object))),
             }
         }
     }
 }
 
-/// What happened to an object.
-#[derive(Clone, Debug)]
+/// What happened to an object. All readers share it until they get to it.
+#[derive(Debug)]
 enum Change<K> {
-    Now(K),
-    Gone(K),
+    Now(Arc<K>),
+    Gone(Arc<K>),
+}
+
+impl<K> Clone for Change<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Now(object) => Self::Now(object.clone()),
+            Self::Gone(object) => Self::Gone(object.clone()),
+        }
+    }
 }
 
 /// Where feeds of a kind come from.
@@ -206,7 +215,7 @@ where
     pub(super) fn feed(&self) -> Feed<K> {
         self.changes()
             .map(|change| match change {
-                Change::Now(object) | Change::Gone(object) => Ok(object),
+                Change::Now(object) | Change::Gone(object) => Ok(Arc::unwrap_or_clone(object)),
             })
             .boxed()
     }
@@ -219,15 +228,15 @@ where
                 let passes = match &change {
                     Change::Now(object) => {
                         let now = property(object);
-                        seen.insert(ObjectRef::from_obj(object), now) != Some(now)
+                        seen.insert(ObjectRef::from_obj(&**object), now) != Some(now)
                     }
                     Change::Gone(object) => {
-                        seen.remove(&ObjectRef::from_obj(object));
+                        seen.remove(&ObjectRef::from_obj(&**object));
                         true
                     }
                 };
-                future::ready(passes.then_some(match change {
-                    Change::Now(object) | Change::Gone(object) => Ok(object),
+                future::ready(passes.then(|| match change {
+                    Change::Now(object) | Change::Gone(object) => Ok(Arc::unwrap_or_clone(object)),
                 }))
             })
             .boxed()
@@ -241,7 +250,7 @@ where
     }
 }
 
-impl<K: Clone> Tap<K> {
+impl<K> Tap<K> {
     fn tell(&self, change: &Change<K>) {
         let mut readers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|reader| reader.send(change.clone()).is_ok());
