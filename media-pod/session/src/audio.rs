@@ -5,7 +5,8 @@
 //! the project's protocol sheet.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
 use bytes::Bytes;
 
 use crate::Ms;
@@ -81,9 +82,13 @@ impl Payload {
 
     /// Decodes to raw μ-law bytes, for what needs samples.
     pub fn to_mulaw(&self) -> Vec<u8> {
-        STANDARD.decode(&self.base64).unwrap_or_default() // shape checked at construction
+        LENIENT.decode(&self.base64).unwrap_or_default() // shape checked at construction
     }
 }
+
+/// The last digit may have bits that belong to no byte, as in the message that Twilio itself publishes (RFC 4648 section 3.5).
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -129,6 +134,14 @@ mod tests {
             assert_eq!(payload.to_mulaw().len(), length);
         }
         assert_eq!(Payload::from_mulaw(&[SILENCE; 160]).duration(), Ms(20));
+    }
+
+    #[test]
+    fn bits_that_belong_to_no_byte_are_ignored() {
+        for (text, bytes) in [("/////2==", 4), ("no+JhoaJjpz=", 8), ("ab9=", 2)] {
+            let payload = Payload::from_base64(Bytes::from_static(text.as_bytes())).unwrap();
+            assert_eq!((payload.mulaw_len(), payload.to_mulaw().len()), (bytes, bytes as usize), "{text}");
+        }
     }
 
     #[test]
