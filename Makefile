@@ -36,8 +36,11 @@ local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.
 	@mkdir -p demo-output
 	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
+# Two clusters at a time, the longest first: each waits for its pods more than it computes. A lane that fails stops no other.
 .PHONY: test
-test: setup check unit fuzz-test sdk-test cluster-test chart-test ## Everything CI runs (root for the cluster part)
+test: setup check unit fuzz-test sdk-test ## Everything CI runs (root for the cluster part)
+	printf '%s\n' cluster-test resilience-test chart-test | xargs -P 2 -I LANE \
+		bash -o pipefail -c '$(MAKE) --no-print-directory LANE 2>&1 | sed -u "s/^/LANE: /"'
 
 # Everything that tests run or are, with one set of features: whatever is built here is built once for all of them.
 .PHONY: build
@@ -61,10 +64,15 @@ $(SDK)/ready:
 	touch $@
 
 .PHONY: cluster-test
-cluster-test: setup build ## The main job on a real API server, node and Redis; nodes that go; random operations (root)
+cluster-test: setup build ## The main job on a real API server, node and Redis, and all that may go wrong there (root)
 	@echo "==> Tests on a real cluster"
-	tests/cluster/build-tools.sh prometheus promtool prometheus-adapter >/dev/null
-	cargo test --locked --workspace --features e2e/cluster --test rules --test cluster --test two-nodes --test model-based
+	tests/cluster/build-tools.sh prometheus prometheus-adapter >/dev/null
+	cargo test --locked --workspace --features e2e/cluster --test cluster
+
+.PHONY: resilience-test
+resilience-test: setup build ## Nodes drained, cut off and lost; a minute of random operations and faults (root)
+	@echo "==> Tests of nodes that go, and of random operations"
+	cargo test --locked --workspace --no-fail-fast --features e2e/cluster --test two-nodes --test model-based
 
 .PHONY: model-test
 model-test: setup build ## Ten minutes of random operations and faults against a pure model (root); SEED=1 repeats a run's
@@ -79,10 +87,10 @@ operator-bench: setup ## The operator with 500 agents and 500 numbers: time, req
 	$(BIN)/switchboard-operator-bench --operator target/$(TARGET)/release/switchboard
 
 .PHONY: chart-test
-chart-test: setup build ## The chart: rendered, refused, installed, upgraded and uninstalled under calls (root)
+chart-test: setup build ## The chart: rendered, refused, installed, upgraded and uninstalled under calls; its alerts (root)
 	@echo "==> Tests of the chart"
-	tests/cluster/build-tools.sh helm kubeconform prometheus-operator-crds >/dev/null
-	cargo test --locked --workspace --features e2e/cluster --test chart
+	tests/cluster/build-tools.sh helm kubeconform prometheus-operator-crds promtool >/dev/null
+	cargo test --locked --workspace --no-fail-fast --features e2e/cluster --test rules --test chart
 
 # The operator's part is a target of its own, because it needs root and a control plane.
 .PHONY: bench
