@@ -32,9 +32,12 @@ use crate::clock::UnixMs;
 use crate::metrics::CallRefusal;
 use crate::secrets::Secret;
 
-/// A healthy Redis in the cluster answers within a millisecond; a webhook has to answer within seconds.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A healthy Redis in the cluster answers within a millisecond, and one that stalls (a fork, a busy node) within a
+/// second: without it limits do not hold. A webhook has to answer within seconds, while the caller hears it ring.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// For one attempt, with its TLS handshake, which goes on while callers go on without: one too short for a pod that is
+/// short of CPU would never end.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Everything together, a reconnection included: what a caller may wait for the store before going on without.
 const DEADLINE: Duration = Duration::from_millis(1500);
 
