@@ -101,7 +101,7 @@ pub struct OperatorConfig {
         long,
         env = "SWITCHBOARD_MONITORING_NAMESPACES",
         value_name = "SWITCHBOARD_MONITORING_NAMESPACES",
-        default_value = "monitoring",
+        default_value = "monitoring,switchboard-monitoring",
         value_delimiter = ','
     )]
     pub monitoring_namespaces: Vec<String>,

@@ -111,7 +111,8 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
     let surroundings = Surroundings {
         media_image,
         operator_namespace: namespace,
-        monitoring_namespaces,
+        // An empty list is an empty text, which splits into one empty name.
+        monitoring_namespaces: monitoring_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
         max_rollouts: usize::from(max_rollouts),
     };
     let context = Context::new(client, cache, metrics, transport, pods, surroundings, resync, standing);

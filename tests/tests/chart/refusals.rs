@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use e2e::chart::Chart;
 
 /// What somebody sets, and what helm must answer.
-const CASES: [(&str, &[&str]); 30] = [
+const CASES: [(&str, &[&str]); 33] = [
     ("replicas: 0.5", &["/replicas", "want integer"]),
     ("replicas: -1", &["/replicas", "minimum"]),
     ("replicas: two", &["/replicas", "want integer"]),
@@ -24,6 +24,9 @@ const CASES: [(&str, &[&str]); 30] = [
     ("watchNamespaces: [Sales]", &["/watchNamespaces/0"]),
     ("watchNamespaces: [a, a]", &["/watchNamespaces", "equal"]),
     ("resyncSeconds: 0", &["/resyncSeconds", "minimum"]),
+    ("maxRollouts: 0", &["/maxRollouts", "minimum"]),
+    ("monitoringNamespaces: monitoring", &["/monitoringNamespaces", "want array"]),
+    ("monitoringNamespaces: [Monitoring]", &["/monitoringNamespaces/0"]),
     ("proxy: {https: proxy.example.com}", &["/proxy/https"]),
     ("extraEnv: {A: b}", &["/extraEnv", "want array"]),
     ("resources: {request: {cpu: 1}}", &["/resources", "'request' not allowed"]),

@@ -155,6 +155,8 @@ pub(crate) fn everything(chart: &Chart) -> Result<()> {
         ("SWITCHBOARD_MEDIA_IMAGE", "ghcr.io/switchboard-dev/switchboard-media:0.1.0"),
         ("SWITCHBOARD_LOG", "operator=debug,info"),
         ("SWITCHBOARD_RESYNC_SECONDS", "60"),
+        ("SWITCHBOARD_MAX_ROLLOUTS", "2"),
+        ("SWITCHBOARD_MONITORING_NAMESPACES", "prometheus,tenants-metrics"),
         ("SWITCHBOARD_EXTRA_CA_FILE", "/etc/switchboard/ca/ca.crt"),
         ("HTTPS_PROXY", "http://proxy.example.com:3128"),
         ("NO_PROXY", ".svc,10.0.0.0/8"),
