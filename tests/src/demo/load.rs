@@ -124,12 +124,18 @@ impl Curve {
     }
 }
 
-/// One line of the curve: a block per call, a square per pod, hollow while it starts.
+/// One line of the curve: a block per call, a square per pod, hollow while it starts. Pods that are no longer wanted are
+/// there until their last call is over.
 fn line(at: Duration, point: Point) -> String {
     let ready = usize::try_from(point.ready).unwrap_or_default();
     let wanted = usize::try_from(point.wanted).unwrap_or_default();
+    let pods = if ready > wanted {
+        format!("{ready} ready, {wanted} wanted")
+    } else {
+        format!("{ready} of {wanted} ready")
+    };
     format!(
-        "{:6.1} s  calls {:<width$} {:>2}   pods {:<4} {ready} of {wanted} ready",
+        "{:6.1} s  calls {:<width$} {:>2}   pods {:<4} {pods}",
         at.as_secs_f64(),
         "█".repeat(point.calls),
         point.calls,
@@ -147,5 +153,9 @@ mod tests {
         let point = Point { calls: 5, wanted: 3, ready: 2 };
         let drawn = line(Duration::from_millis(61_200), point);
         assert_eq!(drawn, "  61.2 s  calls █████     5   pods ■■□  2 of 3 ready");
+
+        let point = Point { calls: 0, wanted: 2, ready: 4 };
+        let drawn = line(Duration::from_millis(72_000), point);
+        assert_eq!(drawn, "  72.0 s  calls           0   pods ■■■■ 4 ready, 2 wanted");
     }
 }
