@@ -251,6 +251,16 @@ impl Dashboard {
     }
 }
 
+/// What a counter of media pods counts each second, over all of them.
+fn per_second(counter: &str) -> String {
+    format!("sum(rate({counter}{{pods}}[$__rate_interval]))")
+}
+
+/// The same, apart by a label.
+fn per_second_by(label: &str, counter: &str) -> String {
+    format!("sum by ({label}) (rate({counter}{{pods}}[$__rate_interval]))")
+}
+
 fn datasource() -> Value {
     json!({"type": "prometheus", "uid": "${datasource}"})
 }

@@ -1,8 +1,13 @@
 //! How many calls there are, where they are, and whether there is room for more.
 
-use super::{ChosenBy, Dashboard, Panel, Row};
+use super::{ChosenBy, Dashboard, Panel, Row, per_second, per_second_by};
 
 const SERVING: &str = "switchboard_draining{pods} == 0";
+const CALLS: &str = "sum(switchboard_active_calls{pods})";
+/// Every pod tells the same number of them.
+const RINGING: &str = "sum(max by (namespace, agent) (switchboard_reserved_slots{pods}))";
+/// A pod that leaves is no room.
+const CAPACITY: &str = "sum(switchboard_call_capacity{pods} * on (namespace, pod) group_left () (switchboard_draining{pods} == bool 0))";
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -14,31 +19,36 @@ pub(super) fn dashboard() -> Dashboard {
     }
 }
 
-/// Calls that pods carry now over the calls they could: a pod that leaves is no room.
-const USED: &str = "sum(switchboard_active_calls{pods}) / sum(switchboard_call_capacity{pods} * on (namespace, pod) \
-                    group_left () (switchboard_draining{pods} == bool 0))";
-
 fn now() -> Row {
     let panels = vec![
-        Panel::stat("Calls", "short", "Calls on all pods now.")
-            .query("", "sum(switchboard_active_calls{pods})"),
+        Panel::stat("Calls", "short", "Calls on all pods now.").query("", CALLS),
         Panel::stat(
             "Ringing",
             "short",
             "Calls on their way: the carrier was answered, their stream has not begun.",
         )
-        .query("", "sum(max by (namespace, agent) (switchboard_reserved_slots{pods}))"),
+        .query("", RINGING),
         Panel::stat(
             "Room used",
             "percentunit",
             "Calls over what all pods may carry. Full means refused callers.",
         )
         .warns(0.75, 0.9)
-        .query("", USED),
+        .query("", &format!("{CALLS} / {CAPACITY}")),
         Panel::stat("Pods", "short", "Pods that take calls.").query("", &format!("count({SERVING})")),
-        Panel::stat("Refused in 1 h", "short", "Callers who heard a sentence instead of the agent.")
-            .warns(1.0, 10.0)
-            .query("", "sum(increase(switchboard_calls_refused_total{pods}[1h]))"),
+        Panel::stat(
+            "Refused in 1 h",
+            "short",
+            "Callers the agent did not take: most heard a sentence instead.",
+        )
+        .warns(1.0, 10.0)
+        .query("", "sum(increase(switchboard_calls_refused_total{pods}[1h]))"),
+        Panel::stat(
+            "Passed on in 1 h",
+            "short",
+            "Of those, callers who went to another agent or to a transfer target instead.",
+        )
+        .query("{{to}}", "sum by (to) (increase(switchboard_calls_overflowed_total{pods}[1h]))"),
         Panel::stat("Lost in 1 h", "short", "Calls that ended although neither side wanted them to.")
             .warns(1.0, 1.0)
             .query("", "sum(increase(switchboard_calls_lost_total{pods}[1h]))"),
@@ -53,12 +63,9 @@ fn load() -> Row {
             "short",
             "The lower line must stay below the upper one: between them is room for the next callers.",
         )
-        .query("calls", "sum(switchboard_active_calls{pods})")
-        .query("calls and ringing", "sum(switchboard_active_calls{pods}) + sum(max by (namespace, agent) (switchboard_reserved_slots{pods}))")
-        .query(
-            "capacity",
-            "sum(switchboard_call_capacity{pods} * on (namespace, pod) group_left () (switchboard_draining{pods} == bool 0))",
-        ),
+        .query("calls", CALLS)
+        .query("calls and ringing", &format!("{CALLS} + {RINGING}"))
+        .query("capacity", CAPACITY),
         Panel::stack("Pods that serve and leave", "short", "Pods that take calls, and pods on their way out that still carry some.")
             .query("serving", &format!("count({SERVING})"))
             .query("leaving", "sum(switchboard_draining{pods})"),
@@ -84,7 +91,7 @@ fn arrivals() -> Row {
             "ops",
             "Streams that became part of a call each second: fresh ones are callers, resumed ones go on after a pod left or died.",
         )
-        .query("{{leg}}", "sum by (leg) (rate(switchboard_legs_started_total{pods}[$__rate_interval]))"),
+        .query("{{leg}}", &per_second_by("leg", "switchboard_legs_started_total")),
         Panel::heatmap(
             "Call setup",
             "switchboard_call_setup_seconds",
@@ -92,14 +99,14 @@ fn arrivals() -> Row {
             "From the carrier's first webhook to the start of the call's stream.",
         ),
         Panel::stack("Callers refused", "ops", "Callers each second who heard a sentence instead of the agent, by reason.")
-            .query("{{reason}}", "sum by (reason) (rate(switchboard_calls_refused_total{pods}[$__rate_interval]))"),
+            .query("{{reason}}", &per_second_by("reason", "switchboard_calls_refused_total")),
         Panel::stack(
             "Webhooks and streams refused",
             "ops",
             "What was turned away before it was a call. Full and draining are ordinary: the next pod takes the stream.",
         )
-        .query("webhook {{reason}}", "sum by (reason) (rate(switchboard_webhooks_refused_total{pods}[$__rate_interval]))")
-        .query("stream {{reason}}", "sum by (reason) (rate(switchboard_streams_refused_total{pods}[$__rate_interval]))"),
+        .query("webhook {{reason}}", &per_second_by("reason", "switchboard_webhooks_refused_total"))
+        .query("stream {{reason}}", &per_second_by("reason", "switchboard_streams_refused_total")),
     ];
     Row { title: "Arriving", height: 8, panels }
 }
@@ -107,7 +114,7 @@ fn arrivals() -> Row {
 fn ends() -> Row {
     let panels = vec![
         Panel::stack("How legs end", "ops", "Legs of calls ended each second, by reason.")
-            .query("{{reason}}", "sum by (reason) (rate(switchboard_calls_ended_total{pods}[$__rate_interval]))"),
+            .query("{{reason}}", &per_second_by("reason", "switchboard_calls_ended_total")),
         Panel::lines(
             "Hand-overs",
             "ops",
@@ -116,15 +123,15 @@ fn ends() -> Row {
         .query("handed over", r#"sum(rate(switchboard_calls_ended_total{pods,reason="handed_over"}[$__rate_interval]))"#)
         .query("gone on with", r#"sum(rate(switchboard_legs_started_total{pods,leg="resumed"}[$__rate_interval]))"#),
         Panel::stack("Calls lost", "ops", "Calls each second that ended although neither side wanted them to, by reason.")
-            .query("{{reason}}", "sum by (reason) (rate(switchboard_calls_lost_total{pods}[$__rate_interval]))"),
+            .query("{{reason}}", &per_second_by("reason", "switchboard_calls_lost_total")),
         Panel::lines(
             "Store and bugs",
             "ops",
             "Failed operations on Redis, records it did not take, and legs ended by a bug, each second. All zero when all is well.",
         )
-        .query("store failures", "sum(rate(switchboard_store_failures_total{pods}[$__rate_interval]))")
-        .query("records dropped", "sum(rate(switchboard_records_dropped_total{pods}[$__rate_interval]))")
-        .query("bugs", "sum(rate(switchboard_call_panics_total{pods}[$__rate_interval]))"),
+        .query("store failures", &per_second("switchboard_store_failures_total"))
+        .query("records dropped", &per_second("switchboard_records_dropped_total"))
+        .query("bugs", &per_second("switchboard_call_panics_total")),
     ];
     Row { title: "Ending", height: 8, panels }
 }

@@ -1,6 +1,6 @@
 //! What a caller hears: how soon, how well, and what stands in the way.
 
-use super::{ChosenBy, Dashboard, Panel, Row};
+use super::{ChosenBy, Dashboard, Panel, Row, per_second, per_second_by};
 
 const LATENCY: &str = "switchboard_turn_latency_seconds";
 const FIRST_AUDIO: &str = "switchboard_time_to_first_audio_seconds";
@@ -82,13 +82,13 @@ fn voice() -> Row {
             "The model paused in mid-sentence for longer than what it had sent ahead lasted. Below 0.2 s hardly heard.",
         ),
         Panel::lines("Barge-ins and clips", "ops", "Interruptions by callers, and clips played because no model was there, each second.")
-            .query("barge-ins", "sum(rate(switchboard_barge_ins_total{pods}[$__rate_interval]))")
-            .query("clips", "sum(rate(switchboard_clips_played_total{pods}[$__rate_interval]))"),
+            .query("barge-ins", &per_second("switchboard_barge_ins_total"))
+            .query("clips", &per_second("switchboard_clips_played_total")),
         Panel::stack("Phone faults", "ops", "Frames of media streams that could not be used, and phone legs that took nothing, each second.")
-            .query("{{fault}}", "sum by (fault) (rate(switchboard_phone_faults_total{pods}[$__rate_interval]))"),
+            .query("{{fault}}", &per_second_by("fault", "switchboard_phone_faults_total")),
         Panel::lines("Audio dropped and inputs ignored", "ops", "Late audio of interrupted turns, which never reaches a caller, and inputs that changed nothing, each second.")
-            .query("late frames", "sum(rate(switchboard_stale_frames_dropped_total{pods}[$__rate_interval]))")
-            .query("ignored: {{reason}}", "sum by (reason) (rate(switchboard_inputs_ignored_total{pods}[$__rate_interval]))"),
+            .query("late frames", &per_second("switchboard_stale_frames_dropped_total"))
+            .query("ignored: {{reason}}", &per_second_by("reason", "switchboard_inputs_ignored_total")),
     ];
     Row { title: "Voice", height: 8, panels }
 }
@@ -96,15 +96,15 @@ fn voice() -> Row {
 fn model() -> Row {
     let panels = vec![
         Panel::lines("Connections to models", "ops", "Connections attempted each second, by engine.")
-            .query("{{engine}}", "sum by (engine) (rate(switchboard_provider_connects_total{pods}[$__rate_interval]))"),
+            .query("{{engine}}", &per_second_by("engine", "switchboard_provider_connects_total")),
         Panel::stack("Connections lost", "ops", "Connections lost or not opened each second, by reason. Expired ones were used to their end.")
-            .query("{{reason}}", "sum by (reason) (rate(switchboard_provider_failures_total{pods}[$__rate_interval]))"),
+            .query("{{reason}}", &per_second_by("reason", "switchboard_provider_failures_total")),
         Panel::stack("Requests refused", "ops", "What models refused or sent that could not be used, each second. Benign ones are races that do no harm.")
-            .query("refused: {{class}}", "sum by (class) (rate(switchboard_provider_refusals_total{pods}[$__rate_interval]))")
-            .query("fault: {{fault}}", "sum by (fault) (rate(switchboard_provider_faults_total{pods}[$__rate_interval]))"),
+            .query("refused: {{class}}", &per_second_by("class", "switchboard_provider_refusals_total"))
+            .query("fault: {{fault}}", &per_second_by("fault", "switchboard_provider_faults_total")),
         Panel::lines("Warm sessions", "short", "Sessions that wait for a call, and what became of others each second. Cold: a call found none.")
             .query("waiting", "sum(switchboard_warm_sessions{pods})")
-            .query("{{outcome}}", "sum by (outcome) (rate(switchboard_warm_sessions_total{pods}[$__rate_interval]))"),
+            .query("{{outcome}}", &per_second_by("outcome", "switchboard_warm_sessions_total")),
     ];
     Row { title: "Models", height: 8, panels }
 }
@@ -112,11 +112,11 @@ fn model() -> Row {
 fn tools() -> Row {
     let panels = vec![
         Panel::stack("Tool calls", "ops", "Tool calls ended each second, by outcome.")
-            .query("{{outcome}}", "sum by (outcome) (rate(switchboard_tool_outcomes_total{pods}[$__rate_interval]))"),
+            .query("{{outcome}}", &per_second_by("outcome", "switchboard_tool_outcomes_total")),
         Panel::lines("Tool duration", "s", "How long tool calls run; a filler is said when one is slow.")
             .quantiles("switchboard_tool_duration_seconds", "{pods}"),
         Panel::stack("Tokens", "ops", "Tokens each second as the models report them, by kind: what a call costs.")
-            .query("{{kind}}", "sum by (kind) (rate(switchboard_tokens_total{pods}[$__rate_interval]))"),
+            .query("{{kind}}", &per_second_by("kind", "switchboard_tokens_total")),
         Panel::lines("Queues", "bytes", "The most that ever waited for one phone leg or model (95 %). Growth means a peer that does not read.")
             .query("phone", "histogram_quantile(0.95, sum by (le) (rate(switchboard_phone_queue_high_water_bytes_bucket{pods}[$__rate_interval])))")
             .query("model", "histogram_quantile(0.95, sum by (le) (rate(switchboard_model_queue_high_water_bytes_bucket{pods}[$__rate_interval])))"),
