@@ -48,6 +48,8 @@ pub(crate) struct Leg {
     pub(crate) phase: Option<watch::Receiver<Phase>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trace: LegTrace,
+    /// How long the leg waited for its first model session, once that was ready.
+    pub(crate) first_model: Option<Ms>,
 }
 
 impl Leg {
@@ -194,7 +196,11 @@ impl Leg {
         match event {
             Event::ModelReady { after } => {
                 self.comfort.ready();
-                metrics.model_ready.observe(seconds(*after));
+                // A session after a loss says how long the leg has lasted, not how long the caller waited for it.
+                if self.first_model.is_none() {
+                    self.first_model = Some(*after);
+                    metrics.model_ready.observe(seconds(*after));
+                }
                 tracing::info!(after_ms = after.0, "the model is ready");
             }
             Event::FirstAudio { after } => {

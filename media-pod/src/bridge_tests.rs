@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use call_session::io::{EndReason, Next};
+use call_session::io::{EndReason, ModelLoss, Next};
 use call_session::journal::{Entry, Journal};
 use call_session::plan::Variables;
 use call_session::{CallSid, Epoch, Start};
@@ -131,6 +131,7 @@ impl Scene {
             phase: Some(self.phase.subscribe()),
             metrics: self.metrics.clone(),
             trace: LegTrace::default(),
+            first_model: None,
         };
         (leg, peer)
     }
@@ -254,6 +255,18 @@ async fn a_caller_with_a_model_hears_no_clip() {
     running.await.unwrap(); // by silence, after a minute
     listening.await.unwrap();
     assert_eq!(scene.metrics.clips_played.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_leg_s_first_model_session_tells_how_long_a_caller_waited_for_it() {
+    let scene = Scene::new();
+    let (mut leg, _peer) = scene.leg("Hello.").await;
+    let ready = |after| Event::ModelReady { after };
+    for event in [ready(Ms(250)), Event::ModelLost { reason: ModelLoss::Closed }, ready(Ms(90_000))] {
+        leg.count(&event);
+    }
+    let histogram = &scene.metrics.model_ready;
+    assert_eq!((histogram.get_sample_count(), histogram.get_sample_sum()), (1, 0.25));
 }
 
 #[tokio::test(start_paused = true)]

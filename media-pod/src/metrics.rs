@@ -52,7 +52,7 @@ pub struct Metrics {
     pub inputs_ignored: CountersBy<IgnoredInput>,
     /// The carrier's first webhook to the start of the call's first leg.
     pub call_setup: Histogram,
-    /// Start of the leg to a ready model session.
+    /// Start of the leg to its first ready model session.
     pub model_ready: Histogram,
     /// Start of the leg to the first audio sent to the phone.
     pub first_audio: Histogram,
@@ -192,7 +192,7 @@ impl Metrics {
             model_ready: seconds(
                 r,
                 "switchboard_model_ready_seconds",
-                "Start of the leg to a ready model session.",
+                "Start of the leg to its first ready model session.",
             )?,
             first_audio: seconds(
                 r,

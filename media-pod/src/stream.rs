@@ -341,6 +341,7 @@ async fn prepare(
         phase: Some(pod.phase.subscribe()),
         metrics: pod.metrics.clone(),
         trace,
+        first_model: None,
     }
 }
 
