@@ -96,13 +96,17 @@ impl RedisStore {
 async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
     match tokio::time::timeout(DEADLINE, answer).await {
         Ok(answer) => answer.map_err(|error| described(&error)),
-        Err(_) => Err(StoreError::Unavailable("not in time".to_owned())),
+        Err(_) => Err(StoreError::Unavailable(LATE.to_owned())),
     }
 }
+
+const LATE: &str = "not in time";
 
 /// The category only: Redis may quote arguments in its errors.
 fn described(error: &RedisError) -> StoreError {
     match error.kind() {
+        // Its category is that of a connection that broke, and what to look at is another thing.
+        _ if error.is_timeout() => StoreError::Unavailable(LATE.to_owned()),
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => StoreError::Malformed("answer"),
         _ => StoreError::Unavailable(error.category().to_owned()),
     }
