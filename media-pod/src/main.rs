@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => return refuse(&error, EX_USAGE),
     };
-    telemetry::install(&config.log);
+    let _lines = telemetry::install(&config.log);
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),

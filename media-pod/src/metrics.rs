@@ -11,8 +11,9 @@ use call_session::io::{EndReason, ModelLoss, RefusalClass, ToolOutcome, Usage};
 use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 pub use self::families::CountersBy;
-use self::families::{bytes, counter, counters, gauge, seconds};
+use self::families::{bytes, counter, counters, gauge, kept, seconds};
 pub use self::labels::*;
+use crate::telemetry;
 
 /// Every metric of the pod.
 pub struct Metrics {
@@ -105,6 +106,12 @@ impl Metrics {
     pub fn register() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let r = &registry;
+        kept(
+            r,
+            "switchboard_log_lines_dropped_total",
+            "Lines of the log that standard output did not take.",
+            telemetry::dropped_lines,
+        )?;
         Ok(Self {
             active_calls: gauge(r, "switchboard_active_calls", "Calls this pod carries now.")?,
             call_capacity: gauge(r, "switchboard_call_capacity", "Calls this pod carries at most.")?,

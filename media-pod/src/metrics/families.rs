@@ -2,7 +2,8 @@
 
 use std::marker::PhantomData;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::labels::Label;
@@ -45,6 +46,36 @@ fn added<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Resu
 
 pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     added(registry, IntGauge::new(name, help)?)
+}
+
+/// A counter whose count something else keeps; it is asked at every scrape.
+struct Kept {
+    name: &'static str,
+    help: &'static str,
+    count: fn() -> u64,
+    described: IntCounter,
+}
+
+impl Collector for Kept {
+    fn desc(&self) -> Vec<&Desc> {
+        self.described.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let counted = IntCounter::new(self.name, self.help).inspect(|counter| counter.inc_by((self.count)()));
+        counted.map(|counter| counter.collect()).unwrap_or_default() // the name was good when it was described
+    }
+}
+
+/// Registers a counter that `count` keeps.
+pub(super) fn kept(
+    registry: &Registry,
+    name: &'static str,
+    help: &'static str,
+    count: fn() -> u64,
+) -> Result<(), prometheus::Error> {
+    let described = IntCounter::new(name, help)?;
+    registry.register(Box::new(Kept { name, help, count, described }))
 }
 
 pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {

@@ -39,6 +39,15 @@ impl Peer {
         }
     }
 
+    /// An upgrade without a signature, which is refused.
+    pub(crate) async fn unsigned(pod: &Pod) -> Result<()> {
+        let request = format!("ws://{}{BASE}/stream", pod.public()).into_client_request()?;
+        let tcp = TcpStream::connect(pod.public()).await?;
+        let upgraded = tokio_tungstenite::client_async(request, tcp).await;
+        ensure!(matches!(upgraded, Err(Error::Http(_))), "an unsigned stream was not refused: {upgraded:?}");
+        Ok(())
+    }
+
     /// A call, announced and begun as the carrier does.
     pub(crate) async fn call(pod: &Pod, number: u32) -> Result<Self> {
         let mut peer =

@@ -7,6 +7,7 @@
 mod bug;
 mod fleet;
 mod hostile;
+mod logs;
 mod pod;
 mod quiet;
 mod service;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Callers mostly talk, listen and wait: many at a time do not need many cores.
     arguments.test_threads.get_or_insert(8);
-    let trials = [table::trials(), sockets::trials(), bug::trials(), fleet::trials()];
+    let trials = [table::trials(), sockets::trials(), bug::trials(), logs::trials(), fleet::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 

@@ -28,6 +28,7 @@ const FAULTS: &[&str] = &[
     "switchboard_calls_lost_total",
     "switchboard_calls_refused_total",
     "switchboard_file_faults_total",
+    "switchboard_log_lines_dropped_total",
     "switchboard_phone_faults_total",
     "switchboard_provider_failures_total",
     "switchboard_provider_faults_total",
@@ -92,6 +93,11 @@ impl Pod {
             Ok((load["configRevision"] == agent["revision"]).then_some(()))
         })
         .await
+    }
+
+    /// Waits for a line of its log.
+    pub(crate) async fn said(&self, what: &str, is_it: impl Fn(&str) -> bool) -> Result<String> {
+        self.process.line(what, is_it).await
     }
 
     /// All series and their values.

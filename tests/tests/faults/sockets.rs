@@ -213,7 +213,7 @@ async fn half_open() -> Result<()> {
 }
 
 /// An ordinary call from its beginning to its end.
-async fn talk(stage: &Stage) -> Result<()> {
+pub(crate) async fn talk(stage: &Stage) -> Result<()> {
     let listen = json!({"waitForAgent": {"seconds": 60}});
     let sid = stage.place(CALLER, &json!([listen, {"say": QUESTION}, listen, "hangUp"])).await?;
     let call = stage.finished(&sid).await?;
