@@ -33,6 +33,10 @@ pub(crate) struct Plan {
     /// How long a call lasts before the next one takes its line; `None`: to the end.
     pub(crate) call_length: Option<Duration>,
     pub(crate) barge_in_every: Option<Duration>,
+    /// What the model says lasts so long when nobody interrupts.
+    pub(crate) reply: Duration,
+    /// The model's sessions live for so long, as they announce; `None`: as long as their calls.
+    pub(crate) session_limit: Option<Duration>,
     /// `warmSessionsPerPod`; calls begin when they are there.
     pub(crate) warm_sessions: u32,
 }
@@ -107,6 +111,8 @@ pub(crate) fn load_plan(place: Place, plan: Plan, identity: Option<&Identity>) -
         call_length: plan.call_length,
         barge_in_every: plan.barge_in_every,
         model: ModelKind::Lean,
+        reply: plan.reply,
+        session_limit: plan.session_limit,
         api_key: String::new(),
         model_tls: identity.map(|identity| identity.server.clone()),
         process: None,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
+use simulator::load::LONG_REPLY;
 
 use crate::Outcome;
 use crate::calls::{self, Measured, Plan, Who};
@@ -32,6 +33,8 @@ const WARM: Plan = Plan {
     measure: Duration::from_secs(1),
     call_length: None,
     barge_in_every: None,
+    reply: LONG_REPLY,
+    session_limit: None,
     warm_sessions: 8,
 };
 
@@ -99,6 +102,8 @@ impl Table {
             measure: Duration::from_secs(self.seconds),
             call_length: None,
             barge_in_every: Some(Duration::from_secs(self.barge_in_seconds)),
+            reply: LONG_REPLY,
+            session_limit: None,
             warm_sessions: 0,
         };
         let mut figures = PodFigures::new();

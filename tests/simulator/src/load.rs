@@ -39,6 +39,8 @@ pub use self::report::{LoadReport, ProcessReport, slope_kib_per_minute};
 
 /// Between the last call of the ramp and the first measurement.
 const SETTLE: Duration = Duration::from_secs(2);
+/// What a reply lasts unless the plan says something else: longer than the caller listens, who interrupts it.
+pub const LONG_REPLY: Duration = Duration::from_secs(20);
 /// How often the process under load is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the hang-ups may take.
@@ -69,6 +71,10 @@ pub struct LoadPlan {
     pub barge_in_every: Option<Duration>,
     /// Who answers.
     pub model: ModelKind,
+    /// What a reply of the lean model lasts when nobody interrupts.
+    pub reply: Duration,
+    /// The lean model's sessions live for so long, as they announce, and are ended then; `None`: as long as their calls.
+    pub session_limit: Option<Duration>,
     /// The key the strict model takes.
     pub api_key: String,
     /// Makes the lean model answer `wss`; plain when absent.
@@ -144,7 +150,9 @@ impl Load {
         let mut models = JoinSet::new();
         let (speech, strict) = match plan.model {
             ModelKind::Lean => {
-                let shared = Arc::new(model::Shared::new(board.clone(), violations.clone()));
+                let (reply, session_limit) = (plan.reply, plan.session_limit);
+                let shared = model::Shared::new(board.clone(), violations.clone(), reply, session_limit);
+                let shared = Arc::new(shared);
                 models.spawn(model::serve(model, shared, plan.model_tls.clone()));
                 (Speech::tagged(), None)
             }

@@ -13,6 +13,16 @@ const KEY: &str = "load-key";
 
 /// A few seconds of `calls` callers against a relay.
 async fn load_on_a_relay(model: ModelKind, calls: u32, barge_in_seconds: u64) -> LoadReport {
+    load_on_a_relay_with(model, calls, barge_in_seconds, None).await
+}
+
+/// The same with sessions that end.
+async fn load_on_a_relay_with(
+    model: ModelKind,
+    calls: u32,
+    barge_in_seconds: u64,
+    session_limit: Option<Duration>,
+) -> LoadReport {
     let (listener, models) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let relay = Relay {
@@ -31,6 +41,8 @@ async fn load_on_a_relay(model: ModelKind, calls: u32, barge_in_seconds: u64) ->
         call_length: None,
         barge_in_every: Some(Duration::from_secs(barge_in_seconds)),
         model,
+        reply: load::LONG_REPLY,
+        session_limit,
         api_key: KEY.to_owned(),
         model_tls: None,
         process: Some(std::process::id()),
@@ -59,6 +71,12 @@ async fn the_strict_model_hears_the_interruptions_of_the_same_callers() {
 }
 
 #[tokio::test]
+async fn sessions_that_are_used_until_they_expire_make_a_run_bad() {
+    let report = load_on_a_relay_with(ModelKind::Lean, 2, 3, Some(Duration::from_secs(4))).await;
+    assert!(!report.is_good() && report.sessions_expired >= 2, "{report}");
+}
+
+#[tokio::test]
 async fn calls_that_nobody_answers_are_lost_and_the_run_is_bad() {
     let models = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plan = LoadPlan {
@@ -72,6 +90,8 @@ async fn calls_that_nobody_answers_are_lost_and_the_run_is_bad() {
         call_length: None,
         barge_in_every: None,
         model: ModelKind::Lean,
+        reply: load::LONG_REPLY,
+        session_limit: None,
         api_key: KEY.to_owned(),
         model_tls: None,
         process: None,

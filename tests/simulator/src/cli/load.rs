@@ -29,6 +29,12 @@ pub(crate) struct Load {
     /// Which model answers there.
     #[arg(long, value_enum, default_value = "lean")]
     model: Model,
+    /// What a reply of the lean model lasts when nobody interrupts.
+    #[arg(long, default_value_t = load::LONG_REPLY.as_secs())]
+    reply_seconds: u64,
+    /// The lean model's sessions live for so long, as they announce; as long as their calls when absent.
+    #[arg(long)]
+    session_seconds: Option<u64>,
     /// The key the strict model takes.
     #[arg(long, default_value = "simulated-model-key")]
     api_key: String,
@@ -79,6 +85,8 @@ pub(crate) async fn run(load: Load) -> anyhow::Result<Outcome> {
             Model::Lean => ModelKind::Lean,
             Model::Strict => ModelKind::Strict,
         },
+        reply: Duration::from_secs(load.reply_seconds),
+        session_limit: load.session_seconds.map(Duration::from_secs),
         api_key: load.api_key,
         model_tls: None,
         process: load.pid,

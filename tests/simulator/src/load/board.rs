@@ -68,6 +68,8 @@ pub(super) struct Figures {
     pub(super) frames_missing: u64,
     pub(super) frames_altered: u64,
     pub(super) frames_own: u64,
+    pub(super) sessions: u64,
+    pub(super) sessions_expired: u64,
 }
 
 impl Board {

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::ServerConfig;
@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
@@ -32,8 +34,6 @@ use crate::voice::mulaw::BYTES_PER_MS;
 const DELTA: Duration = Duration::from_millis(100);
 /// How far the model is ahead of the ear, as a real one is (by more).
 const LEAD: Duration = Duration::from_millis(300);
-/// What a reply lasts when nobody interrupts.
-const REPLY: Duration = Duration::from_secs(20);
 /// Silence after which the caller's turn is over: 200 ms.
 const PAUSE_FRAMES: u32 = 10;
 
@@ -43,12 +43,22 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) violations: Violations,
     pub(super) filler: Filler,
+    /// What a reply lasts when nobody interrupts.
+    reply: Duration,
+    /// How long a session lives; `None`: as long as its client likes.
+    session_limit: Option<Duration>,
 }
 
 impl Shared {
-    pub(super) fn new(board: Arc<Board>, violations: Violations) -> Self {
+    pub(super) fn new(
+        board: Arc<Board>,
+        violations: Violations,
+        reply: Duration,
+        session_limit: Option<Duration>,
+    ) -> Self {
         // 0x30 is loud enough to be speech for whoever listens.
-        Self { board, violations, filler: Filler::new(DELTA.as_millis() as usize * BYTES_PER_MS, 0x30) }
+        let filler = Filler::new(DELTA.as_millis() as usize * BYTES_PER_MS, 0x30);
+        Self { board, violations, filler, reply, session_limit }
     }
 }
 
@@ -92,6 +102,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: Arc<Shar
         reply: None,
         line: None,
         expected: None,
+        in_use_since: None,
         spoken: 0,
         turn: Turn::Quiet,
     };
@@ -110,6 +121,8 @@ struct Session<S> {
     line: Option<u32>,
     /// Sequence of the next frame.
     expected: Option<u32>,
+    /// When the first frame came. What was said before waited for this session, or was heard by another one.
+    in_use_since: Option<Duration>,
     /// Sequence of the next delta.
     spoken: u32,
     turn: Turn,
@@ -163,11 +176,16 @@ struct ClientEvent<'a> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn run(&mut self) -> Result<(), Error> {
-        self.feed(
-            json!({"type": "session.created", "session": {"id": "sess_load", "object": "realtime.session"}}),
-        )
-        .await?;
+        let limit = self.shared.session_limit;
+        let mut session = json!({"id": "sess_load", "object": "realtime.session"});
+        if let Some(limit) = limit {
+            let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + limit;
+            session["expires_at"] = json!(end.as_secs());
+        }
+        self.shared.board.figures().sessions += 1;
+        self.feed(json!({"type": "session.created", "session": session})).await?;
         self.socket.flush().await?;
+        let mut end = std::pin::pin!(sleep_until(Instant::now() + limit.unwrap_or_default()));
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         loop {
             if let Some(reply) = &self.reply
@@ -183,8 +201,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     Some(Err(error)) => return Err(error),
                 },
                 () = timer.as_mut(), if self.reply.is_some() => self.go_on().await?,
+                () = end.as_mut(), if limit.is_some() => return self.expire().await,
             }
         }
+    }
+
+    /// The session's time is over, as announced, and somebody still uses it.
+    async fn expire(&mut self) -> Result<(), Error> {
+        self.shared.board.figures().sessions_expired += 1;
+        let message = "Your session hit the maximum duration of 60 minutes.";
+        let error = json!({"type": "invalid_request_error", "code": "session_expired", "message": message, "param": null});
+        self.feed(json!({"type": "error", "error": error})).await?;
+        self.socket.close(Some(CloseFrame { code: CloseCode::Away, reason: "".into() })).await
     }
 
     async fn handle(&mut self, text: &str) -> Result<(), Error> {
@@ -254,11 +282,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let tag = Tag::of_base64(audio);
         {
             let is_measuring = self.shared.board.is_measuring();
+            let in_use_since = *self.in_use_since.get_or_insert(now);
             let mut figures = self.shared.board.figures();
             figures.frames_to_model += 1;
             match &tag {
                 Some(tag) if self.line.is_none_or(|line| line == tag.line) => {
-                    if is_measuring {
+                    if is_measuring && tag.sent >= in_use_since {
                         figures.to_model.record(now.saturating_sub(tag.sent));
                     }
                     let expected = self.expected.unwrap_or(tag.sequence);
@@ -342,7 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The next delta, or the end.
     async fn go_on(&mut self) -> Result<(), Error> {
         let Some(reply) = &mut self.reply else { return Ok(()) };
-        if reply.sent >= REPLY {
+        if reply.sent >= self.shared.reply {
             self.finish("completed", Value::Null).await?;
             return self.socket.flush().await;
         }

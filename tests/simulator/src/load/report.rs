@@ -44,6 +44,10 @@ pub struct LoadReport {
     pub frames_altered: u64,
     /// Frames to the phone that no model said: the product's own, to keep a caller company while no model is there.
     pub frames_own: u64,
+    /// Sessions of the lean model.
+    pub sessions: u64,
+    /// Those that were still in use when their announced time was over.
+    pub sessions_expired: u64,
     /// From the webhook to the stream's `start`.
     pub setup: Percentiles,
     /// From `start` to the first audio, less the model's own time.
@@ -138,6 +142,8 @@ impl LoadReport {
             frames_missing,
             frames_altered,
             frames_own,
+            sessions,
+            sessions_expired,
         } = figures;
         let over = completed + lost.values().sum::<u64>();
         Self {
@@ -156,6 +162,8 @@ impl LoadReport {
             frames_missing: *frames_missing,
             frames_altered: *frames_altered,
             frames_own: *frames_own,
+            sessions: *sessions,
+            sessions_expired: *sessions_expired,
             setup: setup.percentiles(),
             first_audio: first_audio.percentiles(),
             event_to_clear: event_to_clear.percentiles(),
@@ -171,13 +179,14 @@ impl LoadReport {
         self.lost.values().sum::<u64>() + self.unfinished
     }
 
-    /// No rule broken, no call lost, no frame missing or altered, no interruption ignored.
+    /// No rule broken, no call lost, no frame missing or altered, no interruption ignored, no session used to its end.
     pub fn is_good(&self) -> bool {
         self.violations == 0
             && self.lost_calls() == 0
             && self.frames_missing == 0
             && self.frames_altered == 0
             && self.ignored_barge_ins == 0
+            && self.sessions_expired == 0
     }
 }
 
@@ -210,6 +219,13 @@ impl fmt::Display for LoadReport {
             self.barge_ins,
             self.ignored_barge_ins
         )?;
+        if self.sessions > 0 {
+            writeln!(
+                f,
+                "{} sessions of the model ({} expired in use)",
+                self.sessions, self.sessions_expired
+            )?;
+        }
         writeln!(
             f,
             "\n{:<42}{:>9}{:>10}{:>10}{:>10}{:>10}",
@@ -253,12 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn one_lost_call_makes_a_run_bad() {
+    fn one_lost_call_or_expired_session_makes_a_run_bad() {
         let violations = Violations::default();
         let mut figures = Figures { placed: 2, completed: 2, ..Figures::default() };
         let report =
             |figures: &Figures| LoadReport::new(2, Duration::from_secs(1), figures, &violations, None);
         assert!(report(&figures).is_good());
+        figures.sessions_expired = 1;
+        assert!(!report(&figures).is_good());
+        figures.sessions_expired = 0;
         figures.completed = 1;
         assert_eq!((report(&figures).unfinished, report(&figures).is_good()), (1, false));
     }
