@@ -211,6 +211,11 @@ async fn the_admin_door_answers_probes_and_load() {
 #[tokio::test]
 async fn what_is_no_start_closes_the_socket_before_anything_is_attached() {
     let pod = Pod::start(SIMULATED).await;
+    let stream = call_sid(1).replacen("CA", "MZ", 1);
+    let linear = json!({"accountSid": harness::ACCOUNT, "streamSid": stream, "callSid": call_sid(1),
+        "tracks": ["inbound"], "customParameters": {},
+        "mediaFormat": {"encoding": "audio/l16", "sampleRate": 16000, "channels": 1}});
+    let linear = json!({"event": "start", "sequenceNumber": "1", "start": linear, "streamSid": stream});
     let cases = [
         (
             r#"{"event":"media","media":{"track":"inbound","timestamp":"1","payload":"/////w=="}}"#
@@ -218,6 +223,7 @@ async fn what_is_no_start_closes_the_socket_before_anything_is_attached() {
             "malformed",
         ),
         ("not json".to_owned(), "malformed"),
+        (linear.to_string(), "malformed"),
         (format!(r#"{{"event":"future","x":"{}"}}"#, "x".repeat(20_000)), "start_too_large"),
         (format!(r#"{{"event":"future","x":"{}"}}"#, "x".repeat(100_000)), "start_too_large"),
     ];
@@ -231,7 +237,7 @@ async fn what_is_no_start_closes_the_socket_before_anything_is_attached() {
         chatty.send_text(r#"{"event":"connected"}"#).await;
     }
     assert_eq!(chatty.hear().await, Heard::Closed(Some(1008)));
-    pod.until_metric(&refused("malformed"), 2).await;
+    pod.until_metric(&refused("malformed"), 3).await;
     pod.until_metric(&refused("start_too_large"), 3).await;
     assert_eq!(pod.metric("switchboard_legs_started_total{leg=\"fresh\"}").await, 0);
 }

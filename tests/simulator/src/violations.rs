@@ -14,6 +14,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 /// Violations kept in full; the rest are only counted, so that a flood cannot exhaust the memory.
 const KEPT: usize = 1000;
@@ -77,6 +79,8 @@ rules! {
     StreamPayloadHeader, "twilio-payload-file-header", "§1.3";
     /// The socket must follow the WebSocket protocol.
     StreamProtocol, "twilio-31924-websocket-protocol", "§1.8";
+    /// A stream's name is unique in its call.
+    StreamName, "twilio-stream-name", "§1.6";
     /// A Parameter's name and value together stay below 500 characters.
     StreamParameterTooLong, "twilio-parameter-too-long", "§1.6";
     /// A webhook must answer.
@@ -97,6 +101,8 @@ rules! {
     TwimlSchema, "twilio-12200-twiml-schema", "§2.3";
     /// A dialled number is E.164.
     DialNumber, "twilio-13224-dial-number", "§2.3";
+    /// A dialled call's callerId is the call's own From or To, or a number of the account.
+    DialCallerId, "twilio-dial-caller-id", "§2.3";
     /// A call must not go round in TwiML for ever.
     TwimlLoop, "twilio-twiml-loop", "§2.3";
     /// A pure callback is answered 2xx with an empty body.
@@ -111,6 +117,8 @@ rules! {
     RestValue, "twilio-rest-value", "§4.6";
     /// The model connection has a bearer token, one documented query and no beta header.
     ModelConnect, "model-connect", "§5.1";
+    /// The model's socket must follow the WebSocket protocol.
+    ModelProtocol, "model-websocket-protocol", "§5.1";
     /// A model event is JSON in a text frame with a documented type.
     ModelUnknownEvent, "model-unknown-event", "§5.3";
     /// A model event has the documented fields with valid values.
@@ -168,6 +176,15 @@ impl Refused {
     /// A refusal under this rule.
     pub fn new(rule: Rule, detail: impl Into<String>) -> Self {
         Self { rule, detail: detail.into() }
+    }
+}
+
+/// Whether what ended the reading of a socket is the peer's breach of the WebSocket protocol, and no lost connection.
+pub(crate) const fn is_breach(error: &SocketError) -> bool {
+    match error {
+        SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => false,
+        SocketError::Protocol(_) | SocketError::Utf8(_) | SocketError::Capacity(_) => true,
+        _ => false, // another's enum: of the network, of TLS or of our own making
     }
 }
 

@@ -4,7 +4,7 @@
 //! request or a failure ends the call; then the number's status callback. *Guarantees:* exactly one end, and a record of
 //! all of it. Documents are bounded, so that TwiML cannot go round for ever.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(super) struct Call {
     callbacks: Mutex<JoinSet<()>>,
     /// Those kept back to come in the wrong order.
     kept_back: Mutex<Vec<(Callback, Form)>>,
+    /// Of the streams so far.
+    stream_names: Mutex<BTreeSet<String>>,
 }
 
 /// How a call begins and who is told about it.
@@ -96,6 +98,7 @@ pub(super) async fn run(
         entry,
         callbacks: Mutex::default(),
         kept_back: Mutex::default(),
+        stream_names: Mutex::default(),
     };
     let mut line = Line::new(record.clone(), caller, commands);
     let mut over = call.run(&mut line).await;
@@ -342,6 +345,15 @@ impl Call {
         self.record.count_violation();
         let detail = format!("call {}: {}", self.record.sid, refused.detail);
         self.carrier.violations().record(refused.rule, detail);
+    }
+
+    /// Notes the name of a stream that begins.
+    pub(super) fn name_stream(&self, stream: &Stream) {
+        let Some(name) = &stream.name else { return };
+        let mut names = self.stream_names.lock().unwrap_or_else(PoisonError::into_inner); // a set stays one
+        if !names.insert(name.clone()) {
+            self.refuse(Refused::new(Rule::StreamName, format!("`{name}` was given before")));
+        }
     }
 
     pub(super) fn tell_stream(&self, stream: &Stream, sid: &str, event: &str, error: Option<&str>) {

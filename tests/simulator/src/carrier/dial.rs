@@ -10,10 +10,11 @@ use tokio::time::sleep;
 use super::call::Call;
 use super::ids;
 use super::line::{Interrupt, Line};
-use super::record::Event;
+use super::record::{Event, Record};
 use super::twiml::Dial;
 use super::webhook::Form;
 use crate::caller::{Caller, Ear, Step};
+use crate::violations::{Refused, Rule};
 use crate::voice::mulaw::{FRAME_BYTES, SILENCE};
 
 /// A person who can be called.
@@ -78,6 +79,10 @@ impl Outcome {
 pub(super) async fn run(call: &Call, line: &mut Line, dial: &Dial) -> Result<Outcome, Interrupt> {
     let sid = ids::sid("CA");
     let outcome = |status, duration| Outcome { status, sid: sid.clone(), duration };
+    if !dial.caller_id.as_ref().is_none_or(|number| may_show(call, number)) {
+        call.refuse(Refused::new(Rule::DialCallerId, "neither the call's From or To nor the account's"));
+        return Ok(outcome("failed", Duration::ZERO));
+    }
     for number in &dial.numbers {
         call.record.note(Event::Dialled { number: number.clone() });
     }
@@ -116,4 +121,10 @@ pub(super) async fn run(call: &Call, line: &mut Line, dial: &Dial) -> Result<Out
         }
         theirs = tick.audio;
     }
+}
+
+/// Whether this number may be shown to who is dialled.
+fn may_show(call: &Call, number: &str) -> bool {
+    let Record { from, to, .. } = &*call.record;
+    from == number || to == number || call.carrier.numbers().iter().any(|owned| owned.phone_number == number)
 }

@@ -35,7 +35,7 @@ use super::trust::Transport;
 use super::twiml::Stream;
 use super::webhook::path_of;
 use crate::faults::PhoneFaults;
-use crate::violations::{Refused, Rule};
+use crate::violations::{Refused, Rule, is_breach};
 use crate::voice::mulaw::{FRAME_BYTES, SILENCE};
 
 /// For the TCP connection and for the upgrade, each.
@@ -62,6 +62,7 @@ pub(super) enum StreamEnd {
 /// Runs a stream to its end.
 pub(super) async fn run(call: &Call, line: &mut Line, stream: &Stream) -> Result<StreamEnd, Interrupt> {
     let sid = ids::sid("MZ");
+    call.name_stream(stream);
     let socket = match line.wait_for(connect(call, stream)).await? {
         Ok(socket) => socket,
         Err(refused) => {
@@ -255,16 +256,13 @@ impl<'a> Session<'a> {
             Some(Ok(Frame::Close(close))) => {
                 return Some((StreamEnd::Closed, close.map(|close| u16::from(close.code))));
             }
-            Some(Err(
-                error @ (SocketError::Protocol(_) | SocketError::Utf8(_) | SocketError::Capacity(_)),
-            )) => {
-                use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-                if !matches!(error, SocketError::Protocol(ResetWithoutClosingHandshake)) {
+            Some(Err(error)) => {
+                if is_breach(&error) {
                     self.call.refuse(Refused::new(Rule::StreamProtocol, error.to_string()));
                 }
                 return Some((StreamEnd::Lost, None));
             }
-            Some(Err(_)) | None => return Some((StreamEnd::Lost, None)),
+            None => return Some((StreamEnd::Lost, None)),
         }
         None
     }

@@ -195,6 +195,7 @@ impl Reader<'_> {
         {
             self.problems.push(Refused::new(Rule::StreamTrack, format!("track is `{track}`")));
         }
+        self.absolute(&attributes, "statusCallback");
         let status_callback = self.callback(&attributes, "statusCallback", "statusCallbackMethod");
         let parameters =
             node.children().filter(Node::is_element).filter_map(|node| self.parameter(node)).collect();
@@ -271,6 +272,9 @@ impl Reader<'_> {
             self.one_of(&attributes, flag, &["true", "false"]);
         }
         self.integer(&attributes, "timeLimit", 14_400);
+        if attributes.value("callReason").is_some_and(|reason| reason.chars().count() > 50) {
+            self.problem("`callReason` of <Dial> is longer than 50 characters");
+        }
         let mut numbers = Vec::new();
         let bare: String = node.children().filter(Node::is_text).filter_map(|node| node.text()).collect();
         if !bare.trim().is_empty() {

@@ -19,8 +19,9 @@ const HEAD: &str = "\
 
 The simulated carrier and model refuse or record what the real services would not take. Each rule broken fails the run
 (`GET /_sim/violations`, the exit code of `switchboard-sim`). Sections are those of the protocol fact sheet the simulator
-was written from: 1 Media Streams, 2 TwiML and webhooks, 4 Twilio's REST API, 5 the Realtime API. What the simulator can
-be made to do wrong itself is in docs/design.md, \"The simulator\".
+was written from: 1 Media Streams, 2 TwiML and webhooks, 4 Twilio's REST API, 5 the Realtime API. The tests in which each
+rule is kept and broken are in docs/session.md, \"Rule of the simulator → tests\"; what the simulator can be made to do wrong
+itself is in docs/design.md, \"The simulator\".
 
 | section | rule | what it says |
 | --- | --- | --- |

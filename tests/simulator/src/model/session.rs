@@ -357,7 +357,11 @@ impl Session {
     fn update_session(&mut self, now: Duration, fields: Fields<'_>) -> Result<(), Refusal> {
         let update =
             fields.required("session").map_err(|refusal| refusal.breaking(Rule::ModelSessionUpdate))?;
-        self.settings = self.settings.updated(update, &self.model, self.has_spoken)?;
+        let next = self.settings.updated(update, &self.model, self.has_spoken)?;
+        if self.reply.is_some() {
+            next.check_in_response(&self.settings)?;
+        }
+        self.settings = next;
         let delay = self.behaviour.session_updated_milliseconds + self.faults.session_updated_milliseconds;
         if !self.faults.omit_session_updated {
             self.later.push((now + Duration::from_millis(delay), Later::Updated));

@@ -47,20 +47,28 @@ impl Client {
         Self::facing(ModelFaults::default())
     }
 
-    fn facing(model: ModelFaults) -> Self {
+    fn connected_to(model: &str) -> Self {
+        Self::open(model, ModelFaults::default())
+    }
+
+    fn facing(faults: ModelFaults) -> Self {
+        Self::open("gpt-realtime-2.1", faults)
+    }
+
+    fn open(model: &str, faults: ModelFaults) -> Self {
         let (registry, violations) = (Registry::default(), Violations::default());
         for text in [HOURS, ORDER, "Wait, stop, that is not what I meant."] {
             registry.add(&clip(text));
         }
         let session = Session::new(Setup {
             number: 1,
-            model: "gpt-realtime-2.1".to_owned(),
+            model: model.to_owned(),
             opened_at: 1_800_000_000,
             script: serde_saphyr::from_str::<ModelScript>(SCRIPT).expect("a script"),
             behaviour: Behaviour::default(),
             registry,
             violations: violations.clone(),
-            switches: Switchboard::new(Faults { model, ..Faults::default() }),
+            switches: Switchboard::new(Faults { model: faults, ..Faults::default() }),
         });
         let mut client = Self {
             session,

@@ -118,6 +118,17 @@ impl Settings {
         Ok(next)
     }
 
+    /// What may be as it is between responses only.
+    ///
+    /// *Errors:* the response goes on as it was begun.
+    pub(super) fn check_in_response(&self, now: &Self) -> Result<(), Refusal> {
+        if self.speed == now.speed {
+            return Ok(());
+        }
+        let refusal = Refusal::invalid("session.audio.output.speed", "unchanged while a response is active");
+        Err(refusal.breaking(Rule::ModelSessionUpdate))
+    }
+
     fn apply(&mut self, fields: Fields<'_>, model: &str) -> Result<(), Refusal> {
         match fields.required_text("type")? {
             "realtime" => {}
@@ -144,17 +155,23 @@ impl Settings {
         if let Some(limit) = fields.value("max_output_tokens") {
             self.max_output_tokens = parse_token_limit(limit, "session.max_output_tokens")?;
         }
-        self.apply_rest(fields)
+        if self.transcription.get("model") == Some(&json!(LIVE_TRANSCRIPTION))
+            && self.turn_detection.is_some()
+        {
+            let path = "session.audio.input.turn_detection";
+            return Err(Refusal::invalid(path, "null, with this transcription model"));
+        }
+        self.apply_rest(fields, model)
     }
 
-    fn apply_rest(&mut self, fields: Fields<'_>) -> Result<(), Refusal> {
+    fn apply_rest(&mut self, fields: Fields<'_>, model: &str) -> Result<(), Refusal> {
         if let Some(truncation) = fields.value("truncation") {
-            let is_known = matches!(truncation.as_str(), Some("auto" | "disabled"))
-                || truncation.get("type") == Some(&json!("retention_ratio"));
-            if !is_known {
-                return Err(Refusal::invalid("session.truncation", "auto, disabled or a retention ratio"));
+            self.truncation = parse_truncation(truncation)?;
+        }
+        for name in ["parallel_tool_calls", "reasoning"] {
+            if fields.value(name).is_some_and(|value| !value.is_null()) && !is_reasoning(model) {
+                return Err(Refusal::unknown(fields.path_of(name)));
             }
-            self.truncation = truncation.clone();
         }
         if let Some(tracing) = fields.value("tracing") {
             if !self.tracing.is_null() && *tracing != self.tracing {
@@ -374,6 +391,29 @@ fn parse_noise_reduction(value: &Value) -> Result<Value, Refusal> {
     Ok(value.clone())
 }
 
+fn parse_truncation(value: &Value) -> Result<Value, Refusal> {
+    const PATH: &str = "session.truncation";
+    if value.is_object() {
+        let fields = Fields::of(value, PATH, &["type", "retention_ratio", "token_limits"])?;
+        fields.required("type")?;
+        fields.word("type", &["retention_ratio"])?;
+        fields.number("retention_ratio", 0.0, 1.0)?;
+        if let Some(limits) = fields.value("token_limits") {
+            let limits = Fields::of(limits, "session.truncation.token_limits", &["post_instructions"])?;
+            limits.whole("post_instructions", 0, u64::MAX)?;
+        }
+    } else if !matches!(value.as_str(), Some("auto" | "disabled")) {
+        return Err(Refusal::invalid(PATH, "auto, disabled or a retention ratio"));
+    }
+    Ok(value.clone())
+}
+
+/// Models that reason and call tools in parallel: `gpt-realtime-2` and later, by no means those of the year 2025.
+fn is_reasoning(model: &str) -> bool {
+    let rest = model.strip_prefix("gpt-realtime-2");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+}
+
 fn parse_transcription(value: &Value) -> Result<Value, Refusal> {
     if !value.is_null() {
         let known = ["model", "language", "languages", "prompt", "keywords", "delay"];
@@ -386,13 +426,17 @@ fn parse_transcription(value: &Value) -> Result<Value, Refusal> {
         fields.text("prompt")?;
         fields.list("languages")?;
         fields.list("keywords")?;
-        let is_delay_allowed = model == "gpt-realtime-whisper";
-        if fields.text("delay")?.is_some() && !is_delay_allowed {
-            return Err(Refusal::unknown(fields.path_of("delay")));
+        let stranger = if model == LIVE_TRANSCRIPTION { "prompt" } else { "delay" };
+        if fields.value(stranger).is_some_and(|value| !value.is_null()) {
+            return Err(Refusal::unknown(fields.path_of(stranger)));
         }
+        fields.word("delay", &["minimal", "low", "medium", "high", "xhigh"])?;
     }
     Ok(value.clone())
 }
+
+/// Takes a delay and no prompt, and detects no turns.
+const LIVE_TRANSCRIPTION: &str = "gpt-realtime-whisper";
 
 /// `temperature` is not among them: it went with the beta.
 const SESSION_FIELDS: &[&str] = &[

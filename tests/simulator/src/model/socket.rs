@@ -18,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use super::session::{Output, Session, Setup};
 use super::{ModelConfig, Sessions};
-use crate::violations::{Rule, Violations};
+use crate::violations::{Rule, Violations, is_breach};
 use crate::voice::Registry;
 
 /// What every connection shares.
@@ -77,12 +77,16 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, shared: Arc<Share
             switches: shared.config.switches.clone(),
         })
     });
-    let ended = converse(socket, &session).await;
+    let ended = converse(socket, &session, &shared.violations).await;
     tracing::debug!(%peer, cleanly = ended.is_ok(), "model connection over");
     lock(&session).handle_closed();
 }
 
-async fn converse(mut socket: WebSocketStream<TcpStream>, session: &Mutex<Session>) -> Result<(), Error> {
+async fn converse(
+    mut socket: WebSocketStream<TcpStream>,
+    session: &Mutex<Session>,
+    violations: &Violations,
+) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         let due = loop {
@@ -108,7 +112,12 @@ async fn converse(mut socket: WebSocketStream<TcpStream>, session: &Mutex<Sessio
                 Some(Ok(Message::Pong(payload))) => lock(session).handle_pong(began.elapsed(), &payload),
                 Some(Ok(Message::Ping(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(_))) | None => return Ok(()),
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => {
+                    if is_breach(&error) {
+                        violations.record(Rule::ModelProtocol, error.to_string());
+                    }
+                    return Err(error);
+                }
             },
         }
     }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
@@ -196,6 +197,18 @@ async fn binary_frames_and_early_audio_are_recorded_and_survived() {
     until(&mut socket, "input_audio_buffer.cleared").await;
     assert_eq!(server.violations.rules(), [Rule::ModelUnknownEvent, Rule::ModelEarlyAudio]);
     assert_eq!(server.model.sessions()[0].violations, ["model-unknown-event", "model-early-audio"]);
+}
+
+#[tokio::test]
+async fn a_socket_that_is_no_websocket_any_more_is_recorded_and_a_lost_one_is_not() {
+    let server = server().await;
+    let lost = server.connect(GA, &[KEY]).await.unwrap();
+    drop(lost);
+    let mut socket = server.connect(GA, &[KEY]).await.unwrap();
+    socket.get_mut().write_all(&[0x83, 0x80, 0, 0, 0, 0]).await.unwrap(); // an opcode that there is not
+    let drained = async { while let Some(Ok(_)) = socket.next().await {} };
+    tokio::time::timeout(DEADLINE, drained).await.expect("the connection ends");
+    assert_eq!(server.violations.rules(), [Rule::ModelProtocol]);
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ mod product;
 mod relay;
 mod rest;
 
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
 use product::{NUMBER, PUBLIC, Script, events, start, start_with};
 use serde_json::{Value, json};
 use simulator::caller::{Patience, Step, Until, Wait};
@@ -14,6 +17,8 @@ use simulator::carrier::record::{EndReason, Event, Status, View};
 use simulator::carrier::signature::StreamUrlForm;
 use simulator::carrier::{Answers, Callee, Carrier};
 use simulator::violations::Rule;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 
 const CALLER: &str = "+15557654321";
 
@@ -219,6 +224,41 @@ async fn both_variants_of_what_is_not_published_can_be_chosen() {
 }
 
 #[tokio::test]
+async fn a_second_stream_of_the_same_name_is_recorded() {
+    let voice = r#"<Connect><Stream url="wss://voice.test/stream" name="a"/></Connect><Connect><Stream url="wss://voice.test/stream" name="a"/></Connect>"#;
+    let (carrier, _) = start(Script { voice, closes_after_caller: true, ..Script::default() }).await;
+    let steps = vec![Step::Say("Hi.".into()), Step::Pause(60_000)];
+    let _record = carrier.place_inbound(CALLER, NUMBER, steps).unwrap();
+    let noticed = async {
+        while carrier.violations().count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), noticed).await.unwrap();
+    assert_eq!(carrier.violations().rules(), vec![Rule::StreamName]);
+}
+
+#[tokio::test]
+async fn a_socket_that_is_no_websocket_any_more_is_recorded() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let edge = format!("https://raw.test=http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(tcp).await.unwrap();
+        socket.get_mut().write_all(&[0x83, 0x00]).await.unwrap(); // an opcode that there is not
+        while let Some(Ok(_)) = socket.next().await {}
+    });
+    let voice = r#"<Connect><Stream url="wss://raw.test/stream"/></Connect>"#;
+    let (carrier, _) = start_with(Script { voice, ..Script::default() }, |settings| {
+        settings.edges.push(edge.parse().unwrap());
+    })
+    .await;
+    let view = call(&carrier, expect_hang_up()).await;
+    assert_eq!(view.end_reason, Some(EndReason::TwimlEnded));
+    assert_eq!(carrier.violations().rules(), vec![Rule::StreamProtocol]);
+}
+
+#[tokio::test]
 async fn each_broken_rule_is_recorded() {
     let ordinary = Script { closes_after_caller: true, ..Script::default() };
     let messages = |texts: &[&str]| Script {
@@ -256,6 +296,10 @@ async fn each_broken_rule_is_recorded() {
         (
             Script { voice: "<Redirect>https://gone.test/voice</Redirect>", ..ordinary.clone() },
             Rule::WebhookUnreachable,
+        ),
+        (
+            Script { voice: r#"<Dial callerId="+15550009999">+15558675310</Dial>"#, ..ordinary.clone() },
+            Rule::DialCallerId,
         ),
         (Script { sends_binary: true, ..ordinary.clone() }, Rule::StreamBinaryFrame),
         (Script { status_reply: "thanks", ..ordinary.clone() }, Rule::CallbackReply),

@@ -131,11 +131,15 @@ async fn pages_are_followed_by_their_uri() {
 async fn what_the_real_api_refuses_is_refused_with_its_code_and_recorded() {
     let number = format!("/IncomingPhoneNumbers/{PN}.json");
     let twiml = ("Twiml", "<Response/>");
+    let long = "1".repeat(4001);
     let (to, from) = (("To", "+15558675310"), ("From", NUMBER));
     type Refusal<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16, u32, Rule);
     let table: Vec<Refusal<'_>> = vec![
         (&number, vec![("VoiceUrl", "nowhere")], 400, 21402, Rule::RestValue),
         (&number, vec![("VoiceMethod", "PATCH")], 400, 21403, Rule::RestValue),
+        (&number, vec![("FriendlyName", &long[..65])], 400, 20422, Rule::RestValue),
+        ("/IncomingPhoneNumbers.json", vec![], 400, 20422, Rule::RestValue),
+        ("/IncomingPhoneNumbers.json", vec![("PhoneNumber", "911")], 400, 21421, Rule::RestValue),
         ("/Calls.json", vec![from, twiml], 400, 21201, Rule::RestValue),
         ("/Calls.json", vec![("To", "911"), from, twiml], 400, 21211, Rule::RestValue),
         ("/Calls.json", vec![to, ("From", "+15550000000"), twiml], 400, 21210, Rule::RestValue),
@@ -147,6 +151,10 @@ async fn what_the_real_api_refuses_is_refused_with_its_code_and_recorded() {
             20422,
             Rule::RestValue,
         ),
+        ("/Calls.json", vec![to, from, ("Twiml", &long)], 400, 20422, Rule::RestValue),
+        ("/Calls.json", vec![to, from, twiml, ("SendDigits", &long[..33])], 400, 20422, Rule::RestValue),
+        ("/Calls.json", vec![to, from, twiml, ("Timeout", "601")], 400, 20422, Rule::RestValue),
+        ("/Calls.json", vec![to, from, ("Url", "/voice")], 400, 21205, Rule::RestValue),
         ("/Queues.json", vec![], 404, 20404, Rule::RestPath),
     ];
     for (path, form, status, code, rule) in table {

@@ -106,6 +106,9 @@ pub(super) fn create(carrier: &Carrier, request: &Request<'_>) -> Answer {
     {
         return Err(invalid(carrier, 20422, &format!("StatusCallbackEvent `{event}`; the key is repeated")));
     }
+    if request.value("SendDigits").is_some_and(|digits| digits.len() > 32) {
+        return Err(invalid(carrier, 20422, "SendDigits is longer than 32 characters"));
+    }
     let timeout: u64 = match request.value("Timeout").map(str::parse) {
         None => 60,
         Some(Ok(seconds)) if seconds <= 600 => seconds,

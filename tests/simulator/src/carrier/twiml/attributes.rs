@@ -93,6 +93,14 @@ impl Reader<'_> {
         self.one_of(attributes, name, &["GET", "POST"]) == Some("GET")
     }
 
+    /// Notes a relative URL where only an absolute one is documented.
+    pub(super) fn absolute(&mut self, attributes: &Attributes<'_, '_>, name: &str) {
+        if attributes.value(name).is_some_and(|url| !url.is_empty() && !url.contains("://")) {
+            let detail = format!("`{name}` of <{}> is relative", attributes.element());
+            self.problems.push(Refused::new(Rule::WebhookUrl, detail));
+        }
+    }
+
     pub(super) fn callback(
         &mut self,
         attributes: &Attributes<'_, '_>,

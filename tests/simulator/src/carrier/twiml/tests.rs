@@ -95,6 +95,8 @@ fn each_deviation_is_a_problem_of_its_rule() {
     let long = format!(
         r#"<Connect><Stream url="wss://a/b"><Parameter name="abcd" value="{long}"/></Stream></Connect>"#
     );
+    let eleven = format!("<Dial>{}</Dial>", "<Number>+15558675310</Number>".repeat(11));
+    let reason = format!(r#"<Dial callReason="{}">+15558675310</Dial>"#, "x".repeat(51));
     let table = [
         ("text", Rule::TwimlSchema),
         ("<say>hi</say>", Rule::TwimlSchema),
@@ -116,6 +118,7 @@ fn each_deviation_is_a_problem_of_its_rule() {
         (r#"<Connect><Stream url="wss://a/b"><Say>x</Say></Stream></Connect>"#, Rule::TwimlSchema),
         (r#"<Connect action="ftp://a/b"><Stream url="wss://a/b"/></Connect>"#, Rule::WebhookUrl),
         ("<Redirect>mailto:x</Redirect>", Rule::WebhookUrl),
+        (r#"<Connect><Stream url="wss://a/b" statusCallback="/stream"/></Connect>"#, Rule::WebhookUrl),
         (r#"<Connect><Stream url="ws://a/b"/></Connect>"#, Rule::StreamScheme),
         (r#"<Connect><Stream url="https://a/b"/></Connect>"#, Rule::StreamScheme),
         ("<Connect><Stream/></Connect>", Rule::StreamUrl),
@@ -124,6 +127,8 @@ fn each_deviation_is_a_problem_of_its_rule() {
         (r#"<Connect><Stream url="wss://a/b" track="both_tracks"/></Connect>"#, Rule::StreamTrack),
         (long.as_str(), Rule::StreamParameterTooLong),
         ("<Dial/>", Rule::TwimlSchema),
+        (eleven.as_str(), Rule::TwimlSchema),
+        (reason.as_str(), Rule::TwimlSchema),
         ("<Dial><Conference>x</Conference>+15558675310</Dial>", Rule::TwimlSchema),
     ];
     for (body, rule) in table {

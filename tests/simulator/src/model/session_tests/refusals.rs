@@ -23,6 +23,16 @@ fn every_wrong_event_is_refused_and_recorded() {
             "invalid_value",
             Rule::ModelInvalidEvent,
         ),
+        (
+            json!({"type": "response.create", "response": {"metadata": {"a": "x".repeat(513)}}}),
+            "invalid_value",
+            Rule::ModelInvalidEvent,
+        ),
+        (
+            json!({"type": "response.create", "response": {"max_output_tokens": 0}}),
+            "invalid_value",
+            Rule::ModelInvalidEvent,
+        ),
         (json!({"type": "output_audio_buffer.clear"}), "invalid_value", Rule::ModelInvalidEvent),
         (json!({"type": "session.update"}), "missing_required_parameter", Rule::ModelSessionUpdate),
         (update(json!({"instructions": "x"})), "missing_required_parameter", Rule::ModelSessionUpdate),
@@ -103,10 +113,37 @@ fn every_wrong_event_is_refused_and_recorded() {
             "missing_required_parameter",
             Rule::ModelSessionUpdate,
         ),
+        (
+            input(json!({"transcription": {"model": "gpt-transcribe", "delay": "low"}})),
+            "unknown_parameter",
+            Rule::ModelSessionUpdate,
+        ),
+        (
+            input(json!({"transcription": {"model": "gpt-realtime-whisper", "prompt": "x"}})),
+            "unknown_parameter",
+            Rule::ModelSessionUpdate,
+        ),
+        (
+            input(json!({"transcription": {"model": "gpt-realtime-whisper"}})),
+            "invalid_value",
+            Rule::ModelSessionUpdate,
+        ),
+        (
+            update(
+                json!({"type": "realtime", "truncation": {"type": "retention_ratio", "retention_ratio": 2}}),
+            ),
+            "invalid_value",
+            Rule::ModelSessionUpdate,
+        ),
         (input(json!({"noise_reduction": {"type": "loud"}})), "invalid_value", Rule::ModelSessionUpdate),
         (json!({"type": "input_audio_buffer.append"}), "missing_required_parameter", Rule::ModelAppend),
         (
             json!({"type": "input_audio_buffer.append", "audio": "not base64"}),
+            "invalid_value",
+            Rule::ModelAppend,
+        ),
+        (
+            json!({"type": "input_audio_buffer.append", "audio": "/".repeat((15 * 1024 * 1024 / 3 + 1) * 4)}),
             "invalid_value",
             Rule::ModelAppend,
         ),
@@ -120,6 +157,12 @@ fn every_wrong_event_is_refused_and_recorded() {
             Rule::ModelItem,
         ),
         (item(json!({"type": "note"})), "invalid_value", Rule::ModelItem),
+        (
+            json!({"type": "conversation.item.create", "previous_item_id": "item_x", "item": {"type": "message",
+                "role": "user", "content": [{"type": "input_text", "text": "x"}]}}),
+            "invalid_value",
+            Rule::ModelItem,
+        ),
         (
             item(json!({"type": "function_call_output", "call_id": "call_x", "output": "x"})),
             "invalid_value",
@@ -218,6 +261,47 @@ fn a_truncation_past_the_audio_sent_names_both_lengths() {
 }
 
 #[test]
+fn a_buffer_is_not_committed_while_turns_are_detected() {
+    let mut client = Client::configured();
+    client.speak(&clip(HOURS).mulaw[..200 * mulaw::BYTES_PER_MS]);
+    client.send(json!({"type": "input_audio_buffer.commit"}));
+    assert_eq!(client.violations.rules(), [Rule::ModelCommit]);
+}
+
+#[test]
+fn what_a_model_cannot_do_is_no_parameter_of_it() {
+    let update = |part: Value| json!({"type": "session.update", "session": part});
+    for part in [
+        json!({"type": "realtime", "parallel_tool_calls": true}),
+        json!({"type": "realtime", "reasoning": {"effort": "low"}}),
+    ] {
+        for (model, rules) in [
+            ("gpt-realtime-2.1", &[][..]),
+            ("gpt-realtime-1.5", &[Rule::ModelSessionUpdate]),
+            ("gpt-realtime-2025-08-28", &[Rule::ModelSessionUpdate]),
+        ] {
+            let mut client = Client::connected_to(model);
+            client.send(update(part.clone()));
+            assert_eq!(client.violations.rules(), rules, "{model} {part}");
+        }
+    }
+}
+
+#[test]
+fn the_speed_changes_between_responses_only() {
+    let speed = |speed: f64| json!({"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"speed": speed}}}});
+    let mut client = Client::configured();
+    client.send(json!({"type": "response.create"}));
+    client.send(speed(1.0));
+    assert_eq!(client.violations.list(), vec![]);
+    client.send(speed(1.2));
+    assert_eq!(client.violations.rules(), [Rule::ModelSessionUpdate]);
+    client.wait(5000);
+    client.send(speed(1.2));
+    assert_eq!(client.violations.count(), 1);
+}
+
+#[test]
 fn the_voice_stays_once_it_was_heard() {
     let voice = |name: &str| json!({"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": name}}}});
     let mut client = Client::configured();
@@ -232,19 +316,7 @@ fn the_voice_stays_once_it_was_heard() {
 
 #[test]
 fn an_unknown_model_is_told_so_and_closed() {
-    let mut client = Client::connected();
-    client.session = Session::new(Setup {
-        number: 2,
-        model: "gpt-5".to_owned(),
-        opened_at: 0,
-        script: ModelScript::default(),
-        behaviour: Behaviour::default(),
-        registry: Registry::default(),
-        violations: Violations::default(),
-        switches: Switchboard::default(),
-    });
-    client.received.clear();
-    client.wait(0);
+    let client = Client::connected_to("gpt-5");
     assert_eq!(client.one("error")["error"]["code"], "model_not_found");
     assert_eq!(client.closed, Some((1008, "model_not_found")));
 }
