@@ -22,6 +22,9 @@ pub(crate) struct Pod {
     admin: SocketAddr,
 }
 
+/// What an attack or a fault may cost for good, beyond what one call costs: allocators do not give back everything.
+const SPARE_KIB: u64 = 32 * 1024;
+
 /// Families whose every increase says that something went wrong, and what.
 const FAULTS: &[&str] = &[
     "switchboard_call_panics_total",
@@ -146,6 +149,13 @@ impl Pod {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().next()).context("a line VmRSS")?;
         Ok(number.parse()?)
+    }
+
+    /// What happened since `before` was bounded, and is given back.
+    pub(crate) fn ensure_memory(&self, before: u64) -> Result<()> {
+        let now = self.resident_kib()?;
+        ensure!(now < before + SPARE_KIB, "{before} KiB before, {now} KiB after");
+        Ok(())
     }
 
     /// File descriptors the process has open.

@@ -13,13 +13,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::hostile::Peer;
-use crate::pod::Pod;
 use crate::quiet::QuietCall;
 use crate::stage::{CALLER, QUESTION, Stage, spare};
 use crate::trial;
-
-/// What an attack may cost for good, beyond what one call costs: allocators do not give back everything.
-const SPARE_KIB: u64 = 32 * 1024;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -35,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 const TOO_LARGE: &str = "switchboard_phone_faults_total{fault=\"too_large\"}";
 const MALFORMED: &str = "switchboard_phone_faults_total{fault=\"malformed\"}";
 const UNKNOWN: &str = "switchboard_phone_faults_total{fault=\"unknown\"}";
+const STALE_INPUT: &str = "switchboard_inputs_ignored_total{reason=\"stale\"}";
 const START_TOO_LARGE: &str = "switchboard_streams_refused_total{reason=\"start_too_large\"}";
 const TOO_MANY: &str = "switchboard_streams_refused_total{reason=\"too_many_sockets\"}";
 const START_TIMEOUT: &str = "switchboard_streams_refused_total{reason=\"start_timeout\"}";
@@ -65,7 +62,7 @@ async fn oversized() -> Result<()> {
     after.ensure_faults(&before, &[TOO_LARGE, START_TOO_LARGE])?;
     ensure_count(after.since(&before, TOO_LARGE), 10)?;
     ensure_count(after.since(&before, START_TOO_LARGE), 10)?;
-    ensure_memory(&pod, memory)?;
+    pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
@@ -96,9 +93,12 @@ async fn garbage() -> Result<()> {
     after.ensure_faults(&before, &[MALFORMED, UNKNOWN])?;
     ensure_count(after.since(&before, MALFORMED), 3 * EACH)?;
     ensure_count(after.since(&before, UNKNOWN), EACH)?;
+    // All marks but those of what the agent may have said meanwhile.
+    let stale = after.since(&before, STALE_INPUT);
+    ensure!(stale > (49 * EACH) as f64, "{stale} stale inputs");
     let known = pod.call(&sid).await?;
     ensure!(known["endReason"] == "caller_hung_up", "{known:#}");
-    ensure_memory(&pod, memory)?;
+    pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
@@ -122,7 +122,7 @@ async fn deaf_model() -> Result<()> {
     let after = pod.scrape().await?;
     after.ensure_faults(&before, &[MODEL_SLOW, CLOSED])?;
     peer.stop().await?;
-    ensure_memory(&pod, memory)?;
+    pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
@@ -153,7 +153,7 @@ async fn garbling_model() -> Result<()> {
     }
     let known = pod.call(&sid).await?;
     ensure!(known["endReason"] == "caller_hung_up", "{known:#}");
-    ensure_memory(&pod, memory)?;
+    pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
@@ -178,7 +178,7 @@ async fn never_started() -> Result<()> {
     talk(&stage).await?;
     let moved = pod.scrape().await?.faults_since(&before);
     ensure!(moved.keys().all(|name| [TOO_MANY, START_TIMEOUT, LOST].contains(&name.as_str())), "{moved:?}");
-    ensure_memory(&pod, memory)?;
+    pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
@@ -205,7 +205,7 @@ async fn half_open() -> Result<()> {
     talk(&stage).await?;
     let descriptors = pod.descriptors()?;
     ensure!(descriptors < MOST_DESCRIPTORS, "{descriptors} descriptors with {} sockets", sockets.len());
-    ensure_memory(&pod, memory)?;
+    pod.ensure_memory(memory)?;
     drop(sockets);
     pod.scrape().await?.ensure_faults(&before, &[])?;
     quiet.ensure_undisturbed().await?;
@@ -238,12 +238,6 @@ fn raise_descriptors(sockets: u64) -> Result<u64> {
 
 fn ensure_count(counted: f64, expected: usize) -> Result<()> {
     ensure!((counted - expected as f64).abs() < 0.5, "counted {counted}, expected {expected}");
-    Ok(())
-}
-
-fn ensure_memory(pod: &Pod, before: u64) -> Result<()> {
-    let now = pod.resident_kib()?;
-    ensure!(now < before + SPARE_KIB, "{before} KiB before, {now} KiB after");
     Ok(())
 }
 

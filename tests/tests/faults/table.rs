@@ -1,5 +1,5 @@
-//! Every fault the simulator can inject into a call: what is counted, how the call ends, and that the other call on the pod
-//! goes on. REST's faults are the operator's, whose tests they are in.
+//! Every fault the simulator can inject into a call: what is counted, how the call ends, that the memory stays bounded, and
+//! that the other call on the pod goes on. REST's faults are the operator's, whose tests they are in.
 //!
 //! A row's faults are on from before its call is placed until everything the row expects to be counted was counted (or,
 //! where that is said, until the call is over): streams and connections that are opened later are good ones.
@@ -292,7 +292,7 @@ async fn run(row: Row) -> Result<()> {
     let stage = Stage::open(row.name).await?;
     let pod = stage.pod("pod", &agent(&stage, &row.agent)).await?;
     let quiet = QuietCall::begin(&stage, &pod).await?;
-    let before = pod.scrape().await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
     for series in row.counted.iter().chain(row.moved) {
         before.ensure_known(series)?;
     }
@@ -331,6 +331,7 @@ async fn run(row: Row) -> Result<()> {
     ensure!(known["endReason"] == row.reason, "not {}: {}", row.reason, context());
     let streams = events(&call, "streamStarted").len();
     ensure!(streams == row.streams, "{streams} streams: {}", context());
+    pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
