@@ -4,11 +4,12 @@
 //! number of times: what must be known is in the store, and everything written there is written once. A request that is
 //! not signed by the carrier for the configured public URL changes nothing.
 //!
-//! The store may be down: a new call is then answered all the same, and a stream that is over is opened again within the
-//! agent's attempts, because a caller cut off is worse than one who has to hang up twice.
+//! The store may be down: a new call is then answered all the same, and a stream that is over is opened again a few
+//! times, because a caller cut off is worse than one who has to hang up twice.
 
 mod after;
 mod answer;
+mod carried;
 mod overflow;
 mod request;
 #[cfg(test)]
@@ -26,9 +27,10 @@ use call_session::agent_file::{AgentFile, Keyring};
 use opentelemetry::trace::SpanKind;
 use tokio::sync::watch;
 
-use self::after::{After, Pause, after_leg, after_transfer};
+use self::after::{After, Pause, Tally, after_leg, after_transfer, after_unseen};
 use self::answer::{NextStream, Twiml};
 pub use self::answer::{TOKEN_PARAMETER, stream_url};
+use self::carried::Carried;
 use self::overflow::{Instead, Tried, instead};
 use self::request::{CallForm, Refusal, Verified};
 use crate::admission::{Admission, Sentence, Verdict, sentence_for};
@@ -89,12 +91,12 @@ async fn handle_action(
 ) -> Response {
     let outcome = async {
         let path = format!("action/{epoch}");
-        let Verified { agent, form, query: _ } =
+        let Verified { agent, form, query } =
             request::verify(&state, &namespace, &agent, &path, request).await?;
         let epoch =
             epoch.parse().map(Epoch).map_err(|_| Refusal::Malformed { what: "the epoch in the path" })?;
         let webhook = Webhook::new(&state, &agent, &form);
-        let answer = webhook.answer_action(epoch).await;
+        let answer = webhook.answer_action(epoch, Carried::of_query(query.as_deref())).await;
         webhook.traced("webhook action", answer)
     };
     state.respond(outcome.await)
@@ -164,7 +166,7 @@ impl<'a> Webhook<'a> {
         }
         if let Some(leg) = &known.leg {
             // Announced again after a stream: the carrier fell back to this URL, and the call goes on.
-            return self.answer_after(leg.epoch, &known).await;
+            return self.answer_after(leg.epoch, Some(&known), Carried::default()).await;
         }
         let call = known.record.unwrap_or(announced);
         let verdict = self.admission().admit(&call, self.now).await;
@@ -173,7 +175,10 @@ impl<'a> Webhook<'a> {
 
     fn answer_new(&self, call: &CallRecord, verdict: Verdict, tried: &Tried) -> Result<Twiml, Refusal> {
         match verdict {
-            Verdict::Admitted => self.connect(NextStream { call, epoch: Epoch(0), pause: Pause::default() }),
+            Verdict::Admitted => {
+                let (epoch, pause, tally) = (Epoch(0), Pause::default(), Tally::default());
+                self.connect(NextStream { call, epoch, pause, tally })
+            }
             Verdict::Refused(refusal) => Ok(self.answer_refused(call, refusal, tried)),
         }
     }
@@ -197,7 +202,7 @@ impl<'a> Webhook<'a> {
     }
 
     /// The stream of `epoch` is over.
-    async fn answer_action(&self, epoch: Epoch) -> Result<Twiml, Refusal> {
+    async fn answer_action(&self, epoch: Epoch, carried: Carried) -> Result<Twiml, Refusal> {
         if self.form.status.is_final() {
             // A failure was counted; the status callback says the same once more.
             self.finish().await.ok();
@@ -206,39 +211,49 @@ impl<'a> Webhook<'a> {
         if let Some(status) = &self.form.dial_status {
             return Ok(after_transfer(self.agent, status));
         }
-        let loaded = self.counted(self.state.store.load_call(&self.form.call).await);
-        let known = loaded.flatten().unwrap_or_default();
-        if known.ended.is_some() {
+        let known = self.counted(self.state.store.load_call(&self.form.call).await);
+        let known = known.map(Option::unwrap_or_default);
+        if known.as_ref().is_some_and(|known| known.ended.is_some()) {
             return Ok(Twiml::nothing());
         }
-        self.answer_after(epoch, &known).await
+        self.answer_after(epoch, known.as_ref(), carried).await
     }
 
-    /// What comes after a leg. Where no record is known the store has just failed (or lost it) and is not asked again:
-    /// somebody is waiting on the line.
-    async fn answer_after(&self, epoch: Epoch, known: &CallState) -> Result<Twiml, Refusal> {
-        let call = known.record.clone().unwrap_or_else(|| self.announced());
-        match after_leg(epoch, known, self.agent.recovery.attempts) {
-            After::Connect { epoch, pause } => {
-                if known.record.is_some() {
+    /// What comes after a leg; nothing is `known` where the store does not answer. Where no record is known the store has just
+    /// failed (or lost it) and is not asked again: somebody is waiting on the line.
+    async fn answer_after(
+        &self,
+        epoch: Epoch,
+        known: Option<&CallState>,
+        carried: Carried,
+    ) -> Result<Twiml, Refusal> {
+        let record = known.and_then(|known| known.record.as_ref());
+        let call = record.cloned().unwrap_or_else(|| self.carried_call(carried));
+        let after = match known {
+            Some(known) => after_leg(epoch, known, carried.tally, self.agent.recovery.attempts),
+            None => after_unseen(epoch, carried.tally),
+        };
+        match after {
+            After::Connect { epoch, pause, tally } => {
+                if record.is_some() {
                     self.admission().readmit(&call, self.now).await;
                 }
-                self.connect(NextStream { call: &call, epoch, pause })
+                self.connect(NextStream { call: &call, epoch, pause, tally })
             }
             After::HangUp => {
-                self.release(known).await;
+                self.release(record).await;
                 Ok(Twiml::hang_up())
             }
             After::Say(text) => {
-                self.release(known).await;
+                self.release(record).await;
                 Ok(Twiml::say(&Sentence::of(self.agent, text)))
             }
             After::Transfer(target) => {
-                self.release(known).await;
+                self.release(record).await;
                 Ok(self.transfer(&target, &call, epoch))
             }
             After::GiveUp => {
-                self.release(known).await;
+                self.release(record).await;
                 self.state.metrics.calls_lost.inc(CallLoss::Attempts);
                 tracing::warn!(call_sid = %call.call, epoch = epoch.0, "the call is given up: no attempts left");
                 Ok(self.refuse(CallRefusal::Attempts))
@@ -288,8 +303,8 @@ impl<'a> Webhook<'a> {
         Twiml::say(&sentence_for(refusal, self.agent))
     }
 
-    async fn release(&self, known: &CallState) {
-        let Some(record) = &known.record else { return };
+    async fn release(&self, record: Option<&CallRecord>) {
+        let Some(record) = record else { return };
         let _ = self.counted(self.state.store.release_slot(&record.agent, &record.call).await);
     }
 
@@ -306,6 +321,12 @@ impl<'a> Webhook<'a> {
     /// The call as this agent takes it from another. Its number may be shared out here as well: that was done before.
     fn taken_over(&self) -> CallRecord {
         self.answered_by(self.own_key())
+    }
+
+    /// The call of a stream as its URL tells it: it is this agent's, whose action was asked.
+    fn carried_call(&self, carried: Carried) -> CallRecord {
+        let call = self.answered_by(self.own_key());
+        CallRecord { origin: carried.origin.unwrap_or(call.origin), ..call }
     }
 
     fn answered_by(&self, agent: AgentKey) -> CallRecord {

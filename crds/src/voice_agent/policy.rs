@@ -193,7 +193,7 @@ pub struct Recovery {
     /// `WithoutContext`: nothing spoken is stored, and another pod begins anew without a greeting.
     #[serde(rename = "type")]
     pub kind: RecoveryType,
-    /// Streams opened for a call without progress before it is given up with a sentence.
+    /// Streams opened for a call without progress before it is given up with a sentence; a stream that meets a full pod is none.
     #[schemars(range(min = 0, max = 10))]
     pub attempts: u32,
 }

@@ -6,7 +6,8 @@ use call_session::Epoch;
 use call_session::agent_file::{AgentFile, Carrier, Keyring, TransferTarget};
 use twilio::twiml::{self, Connect, Dial, Say, Stream};
 
-use super::after::Pause;
+use super::after::{Pause, Tally};
+use super::carried::Carried;
 use crate::admission::{Sentence, is_e164};
 use crate::clock::UnixMs;
 use crate::store::{AgentKey, CallRecord};
@@ -55,6 +56,7 @@ pub(super) struct NextStream<'a> {
     pub(super) call: &'a CallRecord,
     pub(super) epoch: Epoch,
     pub(super) pause: Pause,
+    pub(super) tally: Tally,
 }
 
 /// A stream to the call's agent, with a token for this leg, after a while of silence.
@@ -64,7 +66,7 @@ pub(super) fn connect(
     next: NextStream<'_>,
     now: UnixMs,
 ) -> Result<Twiml, KeyringError> {
-    let NextStream { call, epoch, pause: Pause(seconds) } = next;
+    let NextStream { call, epoch, pause: Pause(seconds), tally } = next;
     let Carrier::Twilio { twilio } = &agent.carrier;
     let claims = Claims {
         account: twilio.account_sid.clone(),
@@ -78,7 +80,8 @@ pub(super) fn connect(
     let token = StreamKeys::new(keyring)?.mint(&claims);
     let stream =
         Stream::new(stream_url(&agent.public_url, &call.agent)).with_parameter(TOKEN_PARAMETER, token);
-    let action = Some(action_url(&agent.public_url, &call.agent, epoch));
+    let carried = Carried { origin: Some(call.origin), tally };
+    let action = Some(action_url(&agent.public_url, &call.agent, epoch, carried));
     let response = twiml::Response::new();
     let response = if seconds > 0 { response.pause(seconds) } else { response };
     Ok(Twiml { response: response.connect(Connect { action, stream }), word: "stream" })
@@ -89,7 +92,7 @@ pub(super) fn transfer(agent: &AgentFile, target: &TransferTarget, call: &CallRe
     // Without a caller id Twilio shows the caller's; a caller without a number is shown as the number that was called.
     let has_number = is_e164(call.from.expose());
     let caller_id = Some(call.to.expose().clone()).filter(|called| !has_number && is_e164(called));
-    let action = Some(action_url(&agent.public_url, &call.agent, epoch));
+    let action = Some(action_url(&agent.public_url, &call.agent, epoch, Carried::default()));
     let dial = Dial { caller_id, action, ..Dial::new(target.phone_number.expose().clone()) };
     Twiml { response: twiml::Response::new().dial(dial), word: "transfer" }
 }
@@ -105,6 +108,8 @@ pub fn stream_url(public_url: &str, agent: &AgentKey) -> String {
 /// behind a Service the next connection leads elsewhere.
 const RETRIES: &str = "rc=5&rp=5xx,ct";
 
-fn action_url(public_url: &str, agent: &AgentKey, epoch: Epoch) -> String {
-    format!("{public_url}/{agent}/twilio/action/{}#{RETRIES}", epoch.0)
+fn action_url(public_url: &str, agent: &AgentKey, epoch: Epoch, carried: Carried) -> String {
+    let query = carried.query();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{public_url}/{agent}/twilio/action/{}{mark}{query}#{RETRIES}", epoch.0)
 }

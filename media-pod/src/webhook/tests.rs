@@ -129,6 +129,13 @@ impl Pod {
         self.post(&format!("action/{epoch}"), &with_status("in-progress")).await
     }
 
+    /// The stream of an answer is over: the carrier asks where the answer says.
+    async fn after(&self, answer: &Answer) -> Answer {
+        let (_, url) = answer.body.split_once(&format!(r#"action="{BASE}/"#)).expect("a stream");
+        let path = url.split(['#', '"']).next().unwrap().replace("&amp;", "&");
+        self.post(&path, &with_status("in-progress")).await
+    }
+
     async fn state(&self) -> Option<CallState> {
         self.state.store.load_call(&call()).await.unwrap()
     }
@@ -144,6 +151,12 @@ impl Pod {
 
     async fn end_leg(&self, epoch: u32, next: Next) {
         let ending = Ending { reason: EndReason::AgentHungUp, next };
+        self.state.store.record_ending(&call(), Epoch(epoch), &ending).await.unwrap();
+    }
+
+    /// A full pod refused the stream.
+    async fn bounce(&self, epoch: u32) {
+        let ending = Ending { reason: EndReason::HandedOver, next: Next::Reconnect };
         self.state.store.record_ending(&call(), Epoch(epoch), &ending).await.unwrap();
     }
 
@@ -259,7 +272,7 @@ async fn a_new_call_gets_a_stream_with_a_token_a_record_and_a_slot() {
     let token = StreamKeys::new(&pod.keyring.borrow()).unwrap().mint(&claims);
     let stream = format!(
         concat!(
-            r#"<Connect action="https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct" method="POST">"#,
+            r#"<Connect action="https://voice.example.com/moving/sales/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct" method="POST">"#,
             r#"<Stream url="wss://voice.example.com/moving/sales/twilio/stream">"#,
             r#"<Parameter name="token" value="{}" /></Stream></Connect>"#
         ),
@@ -452,7 +465,7 @@ async fn a_number_s_call_goes_to_the_agent_its_hash_chooses_and_stays_there() {
     assert!(answer.body.contains(r#"<Stream url="wss://voice.example.com/moving/canary/twilio/stream">"#));
     assert!(
         answer.body.contains(
-            r#"action="https://voice.example.com/moving/canary/twilio/action/0#rc=5&amp;rp=5xx,ct""#
+            r#"action="https://voice.example.com/moving/canary/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct""#
         )
     );
     let pod = pod.configured(|agent| agent.numbers = route("sales"));

@@ -63,7 +63,8 @@ async fn a_leg_that_ended_without_a_word_is_followed_by_the_next_until_the_attem
     for epoch in [1, 2] {
         pod.advance(Duration::from_secs(100));
         let answer = pod.action(epoch - 1).await;
-        assert!(answer.body.contains(&format!("/twilio/action/{epoch}#rc=5&amp;rp=5xx,ct\"")));
+        let action = format!("/twilio/action/{epoch}?origin={NOW}#rc=5&amp;rp=5xx,ct\"");
+        assert!(answer.body.contains(&action), "{answer:?}");
         let claims = pod.claims(&answer);
         assert_eq!((claims.epoch, claims.origin), (Epoch(epoch), origin));
         assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });
@@ -107,15 +108,50 @@ async fn a_call_somebody_wants_ended_is_hung_up_when_its_leg_is_over() {
 }
 
 #[tokio::test]
-async fn without_the_store_calls_are_answered_and_go_on_within_the_attempts() {
+async fn without_the_store_calls_are_answered_and_go_on_a_few_times() {
     let pod = Pod::without_store();
-    assert_eq!(pod.claims(&pod.announce().await).epoch, Epoch(0));
-    assert_eq!(pod.claims(&pod.action(0).await).epoch, Epoch(1));
-    assert_eq!(pod.action(2).await, apology());
+    let mut answer = pod.announce().await;
+    let first = pod.claims(&answer);
+    for epoch in 1..=5 {
+        pod.advance(Duration::from_secs(100));
+        answer = pod.after(&answer).await;
+        let claims = pod.claims(&answer);
+        assert_eq!((claims.epoch, claims.origin), (Epoch(epoch), first.origin));
+    }
+    assert_eq!(pod.after(&answer).await, apology());
     assert_eq!(pod.post("status", &with_status("completed")).await.status, 503);
     // One failure each: a store that is down costs a caller its deadline once, not once per question.
-    assert_eq!(pod.state.metrics.store_failures.get(), 4);
+    assert_eq!(pod.state.metrics.store_failures.get(), 8);
     pod.state.metrics.active_calls.set(30);
     assert!(pod.announce().await.body.contains("Alle Leitungen sind belegt"));
     assert_eq!(pod.state.metrics.calls_refused.count(CallRefusal::Full), 1);
+}
+
+#[tokio::test]
+async fn full_pods_cost_no_attempt_though_the_store_does_not_always_say_so() {
+    let (pod, deaf) = (Pod::new(), Pod::without_store());
+    let mut answer = pod.announce().await;
+    for epoch in 0..6 {
+        pod.bounce(epoch).await;
+        // One action comes to a pod that cannot reach the store.
+        let asked = if epoch == 3 { &deaf } else { &pod };
+        answer = asked.after(&answer).await;
+        assert_eq!(pod.claims(&answer).epoch, Epoch(epoch + 1));
+    }
+    // Nor is it forgotten when the store loses what it held: two attempts are left, and no more.
+    let emptied = Pod::new();
+    for epoch in [7, 8] {
+        answer = emptied.after(&answer).await;
+        assert_eq!(emptied.claims(&answer).epoch, Epoch(epoch));
+    }
+    assert_eq!(emptied.after(&answer).await, apology());
+}
+
+#[tokio::test]
+async fn a_call_taken_from_another_agent_stays_here_when_the_store_is_silent() {
+    let routes = vec![Route { agent: "canary".to_owned(), weight: 1 }];
+    let number = Redacted::new("+15550000002".to_owned());
+    let pod = Pod::without_store().configured(|agent| agent.numbers = vec![NumberRoutes { number, routes }]);
+    let answer = pod.action(0).await;
+    assert!(answer.body.contains(r#"<Stream url="wss://voice.example.com/moving/sales/twilio/stream">"#));
 }

@@ -64,7 +64,7 @@ async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     assert!(taken.body.contains(stream), "{}", taken.body);
     assert!(
         taken.body.contains(
-            r#"action="https://voice.example.com/moving/support/twilio/action/0#rc=5&amp;rp=5xx,ct""#
+            r#"action="https://voice.example.com/moving/support/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct""#
         )
     );
     assert_eq!(agent_of(&sales, SECOND).await, "support");
