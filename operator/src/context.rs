@@ -13,7 +13,7 @@ use crate::applied;
 use crate::cache::Cache;
 use crate::finding::Finding;
 use crate::leader::Standing;
-use crate::looks::Looks;
+use crate::looks::{Looks, Pace};
 use crate::metrics::Metrics;
 use crate::phone_number;
 use crate::report::Kind;
@@ -51,7 +51,7 @@ pub struct Context {
     pub turns: Turns,
     /// Deleted agents that wait.
     pub departures: Departures,
-    /// How often the carrier is asked whether its side is still as it was set.
+    /// How often everything is looked at where nothing changed; the carrier's side at most so often.
     pub resync: Duration,
     /// Rung when an agent got a new configuration, for the steward.
     pub configured: Notify,
@@ -83,8 +83,8 @@ impl Context {
             transport,
             standing,
             carriers: Carriers::default(),
-            gateway_looks: Looks::default(),
-            number_looks: Looks::default(),
+            gateway_looks: Looks::new(Pace { interval: resync, at_most: GATEWAYS_AT_MOST }),
+            number_looks: Looks::new(Pace { interval: resync, at_most: NUMBERS_AT_MOST }),
             pods,
             turns: Turns::new(surroundings.max_rollouts),
             departures: Departures::default(),
@@ -95,6 +95,11 @@ impl Context {
         }
     }
 }
+
+/// Numbers that are looked at in one interval: with the usual 300 s, one request in two seconds.
+const NUMBERS_AT_MOST: u32 = 150;
+/// And gateways: one request in ten seconds.
+const GATEWAYS_AT_MOST: u32 = 30;
 
 /// What the operator was installed with, as far as agents' children depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]

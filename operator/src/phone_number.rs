@@ -16,7 +16,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crds::conditions::{Reason, Status};
+use crds::conditions::{self, ConditionType, Reason, Status};
 use crds::{NumberSourceType, PhoneNumber, PhoneNumberStatus, VoiceAgent, VoiceGateway};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
@@ -170,12 +170,13 @@ async fn bind(number: &PhoneNumber, context: &Context) -> Result<Action, Error> 
         Some((seen, left)) => (seen.into(), left),
         None => {
             let looked = look(&ground, &mut draft, context).await?;
-            let lasts = spread(context.resync, &key, 0);
-            match &looked.error {
-                None => context.number_looks.remember(&key, question, looked.seen.clone(), lasts),
-                Some(_) => context.number_looks.forget(&key),
-            }
-            (looked, lasts)
+            let due = if looked.error.is_none() {
+                context.number_looks.remember(&key, question, looked.seen.clone())
+            } else {
+                context.number_looks.forget(&key);
+                context.resync
+            };
+            (looked, due)
         }
     };
     let Looked { seen: Seen { bound, in_sync }, error } = looked;
@@ -360,6 +361,7 @@ async fn act(
                 Ok(in_sync) => {
                     if in_sync.status == Status::True {
                         draft.take(entry, desired);
+                        draft.is_told = true;
                         tell_write(number, plan, context).await;
                     }
                     in_sync
@@ -379,6 +381,8 @@ struct Draft<'a> {
     written: Option<PhoneNumberStatus>,
     /// Of the object that `status` was computed from.
     version: Option<String>,
+    /// An event has said that the number's calls come here, and why.
+    is_told: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -389,6 +393,7 @@ impl<'a> Draft<'a> {
             status: written.clone().unwrap_or_default(),
             written,
             version: number.resource_version(),
+            is_told: false,
         }
     }
 
@@ -415,8 +420,12 @@ impl<'a> Draft<'a> {
     async fn conclude(mut self, findings: &Findings, context: &Context) -> Result<(), Error> {
         self.status = status::conclude(self.number, self.status, findings, Timestamp::now());
         self.write(context).await?;
-        let before = self.number.status.as_ref().map_or(&[][..], |s| &s.conditions);
-        report::tell_transition(context, self.number, before, &self.status.conditions).await;
+        let (before, after) =
+            (self.number.status.as_ref().map_or(&[][..], |s| &s.conditions), &self.status.conditions);
+        // "Ready" would say the same once more.
+        if !(self.is_told && conditions::holds(after, ConditionType::Ready)) {
+            report::tell_transition(context, self.number, before, after).await;
+        }
         Ok(())
     }
 }

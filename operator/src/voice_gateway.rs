@@ -6,6 +6,7 @@ mod pods;
 pub mod status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::conditions::Reason;
 use crds::{SecretKeyRef, VoiceGateway, VoiceGatewayStatus};
@@ -91,16 +92,18 @@ async fn reconcile(gateway: Arc<VoiceGateway>, context: Arc<Context>) -> Result<
     context.cache.wait_until_complete().await;
     let keys = tend_keys(&gateway, &context).await?;
     let key_look = keys.as_ref().map_or(context.resync, |keys| keys.look_again);
-    let (credentials, unavailable) = check_credentials(&gateway, &context).await?;
+    let Checked { credentials, again } = check_credentials(&gateway, &context).await?;
     let status = status::compute(&gateway, Findings { credentials, keys }, Timestamp::now());
     write_status(&gateway, &status, &context).await?;
-    match unavailable {
-        // The condition is written; now wait as the carrier wishes.
-        Some(error) => Err(error.into()),
-        None => {
-            Ok(Action::requeue(spread(context.resync, &gateway.uid().unwrap_or_default(), 0).min(key_look)))
-        }
-    }
+    // Without the carrier: the condition is written; now wait as it wishes.
+    Ok(Action::requeue(again?.min(key_look)))
+}
+
+/// What is known of a gateway's credentials.
+struct Checked {
+    credentials: Finding,
+    /// How long that counts, or the error to wait for.
+    again: Result<Duration, twilio::rest::Error>,
 }
 
 async fn tend_keys(gateway: &VoiceGateway, context: &Context) -> Result<Result<Keys, Finding>, Error> {
@@ -113,36 +116,33 @@ async fn tend_keys(gateway: &VoiceGateway, context: &Context) -> Result<Result<K
     }
 }
 
-/// What the carrier says, and the error to wait for if it says nothing. It is asked when the credentials change, and on
-/// a schedule.
-async fn check_credentials(
-    gateway: &VoiceGateway,
-    context: &Context,
-) -> Result<(Finding, Option<twilio::rest::Error>), Error> {
+/// What the carrier says. It is asked when the credentials change, and on a schedule.
+async fn check_credentials(gateway: &VoiceGateway, context: &Context) -> Result<Checked, Error> {
     let namespace = gateway.namespace().unwrap_or_default();
+    let key = gateway.uid().unwrap_or_default();
+    let told = |credentials| Checked { credentials, again: Ok(spread(context.resync, &key, 0)) };
     let keys = secret_keys(gateway);
     let missing = contents::missing_secrets(&context.client, &context.cache, &namespace, keys).await?;
     if !missing.is_empty() {
-        return Ok((not_found(&missing), None));
+        return Ok(told(not_found(&missing)));
     }
     let carrier = match carrier::reach(context, gateway).await? {
         Ok(carrier) => carrier,
-        Err(NoCarrier::Missing(missing)) => return Ok((not_found(&[missing]), None)),
+        Err(NoCarrier::Missing(missing)) => return Ok(told(not_found(&[missing]))),
         Err(NoCarrier::Invalid(invalid)) => {
-            return Ok((Finding::no(Reason::InvalidSpec, invalid.to_string()), None));
+            return Ok(told(Finding::no(Reason::InvalidSpec, invalid.to_string())));
         }
     };
-    let key = gateway.uid().unwrap_or_default();
     let question = carrier.made_of();
-    if let Some((finding, _)) = context.gateway_looks.recall(&key, question) {
-        return Ok((finding, None));
+    if let Some((credentials, left)) = context.gateway_looks.recall(&key, question) {
+        return Ok(Checked { credentials, again: Ok(left) });
     }
     context.standing.check()?;
     let answer = match carrier.turn().await {
         Ok(turn) => turn.client.fetch_account().await,
         Err(error) => Err(error),
     };
-    let (finding, error) = match answer {
+    let (credentials, error) = match answer {
         Ok(account) if account.status == AccountStatus::Active => {
             (Finding::yes(Reason::CredentialsVerified), None)
         }
@@ -155,13 +155,14 @@ async fn check_credentials(
             refusal(error)
         }
     };
-    match &error {
-        None => {
-            context.gateway_looks.remember(&key, question, finding.clone(), spread(context.resync, &key, 0))
+    let again = match error {
+        None => Ok(context.gateway_looks.remember(&key, question, credentials.clone())),
+        Some(error) => {
+            context.gateway_looks.forget(&key);
+            Err(error)
         }
-        Some(_) => context.gateway_looks.forget(&key),
-    }
-    Ok((finding, error))
+    };
+    Ok(Checked { credentials, again })
 }
 
 fn refusal(error: twilio::rest::Error) -> (Finding, Option<twilio::rest::Error>) {

@@ -1,7 +1,8 @@
 //! The way to a gateway's carrier: one REST client for all its numbers, made once per version of the credentials.
 //!
 //! # Guarantees
-//! However many numbers wait, a carrier has few requests before it at a time, and none while it asked for a pause.
+//! However many numbers wait, a carrier has few requests before it at a time, and none while it asked for a pause; and
+//! one of them reads the credentials for all.
 //! Where several auth tokens are given (one is being replaced), the one that the carrier takes is used.
 //!
 //! # Caveats
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Resource as _, ResourceExt as _};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as Turnstile, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use twilio::AccountSid;
 use twilio::rest::{Client, Credentials};
@@ -91,14 +92,21 @@ pub struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
 }
 
-/// The ways to all carriers, by namespace and gateway.
+/// Namespace and gateway.
+type Key = (String, String);
+
+/// The ways to all carriers.
 #[derive(Default)]
-pub struct Carriers(Mutex<HashMap<(String, String), Arc<Carrier>>>);
+pub struct Carriers {
+    known: Mutex<HashMap<Key, Arc<Carrier>>>,
+    /// Held by whoever makes a way, so that the others wait for it instead of making their own.
+    making: Mutex<HashMap<Key, Arc<Turnstile<()>>>>,
+}
 
 impl Carriers {
     /// The last way that a gateway had, even if it or its Secret is gone.
     pub fn last_known(&self, namespace: &str, gateway: &str) -> Option<Arc<Carrier>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&(namespace.to_owned(), gateway.to_owned())).cloned()
     }
 
@@ -115,12 +123,17 @@ impl Carriers {
 
     /// Forgets a gateway.
     pub fn forget(&self, namespace: &str, gateway: &str) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(&(namespace.to_owned(), gateway.to_owned()));
     }
 
+    fn making(&self, namespace: &str, gateway: &str) -> Arc<Turnstile<()>> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.entry((namespace.to_owned(), gateway.to_owned())).or_default().clone()
+    }
+
     fn remember(&self, namespace: &str, gateway: &str, carrier: &Arc<Carrier>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert((namespace.to_owned(), gateway.to_owned()), carrier.clone());
     }
 }
@@ -138,9 +151,13 @@ pub async fn reach(
     };
     let (namespace, name) = (gateway.namespace().unwrap_or_default(), gateway.name_any());
     let made_of = made_of(gateway, twilio, &context.cache.secrets);
-    if let Some(known) =
-        context.carriers.last_known(&namespace, &name).filter(|known| known.made_of == made_of)
-    {
+    let known = || context.carriers.last_known(&namespace, &name).filter(|known| known.made_of == made_of);
+    if let Some(known) = known() {
+        return Ok(Ok(known));
+    }
+    let making = context.carriers.making(&namespace, &name);
+    let _made_by_one = making.lock().await;
+    if let Some(known) = known() {
         return Ok(Ok(known));
     }
     let mut clients = Vec::new();
