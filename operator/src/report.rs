@@ -279,23 +279,34 @@ async fn publish(context: &Context, object: &ObjectReference, kind: EventType, r
     }
 }
 
-/// Tells that an object became ready or stopped being so, or why it is not has changed.
+/// Tells that an object became ready or stopped being so, or why it is not has changed; unless it only starts up.
 pub async fn tell_transition<K>(context: &Context, object: &K, before: &[Condition], after: &[Condition])
 where
     K: Resource<DynamicType = ()>,
 {
+    let Some((kind, ready)) = transition(before, after) else { return };
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    tracing::info!(name, status = ready.status, reason = ready.reason, "Ready changed");
+    tell(context, object, kind, &ready.reason, &ready.message).await;
+}
+
+/// What a person wants to know of a change of conditions: pure. Every event is a write, so that of a new object, which is
+/// on its way as it should be, nothing is told before it is ready or cannot be.
+fn transition<'a>(before: &[Condition], after: &'a [Condition]) -> Option<(EventType, &'a Condition)> {
+    let starts = |c: &Condition| {
+        [Reason::Progressing, Reason::GatewayNotReady].iter().any(|reason| reason.to_string() == c.reason)
+    };
     let old = conditions::find_condition(before, ConditionType::Ready);
-    let Some(new) = conditions::find_condition(after, ConditionType::Ready) else { return };
+    let new = conditions::find_condition(after, ConditionType::Ready)?;
     if old.is_some_and(|old| (&old.status, &old.reason) == (&new.status, &new.reason)) {
-        return;
+        return None;
     }
-    // Starting up is no reason to worry.
-    let is_expected =
-        [Reason::Progressing, Reason::GatewayNotReady].iter().any(|r| r.to_string() == new.reason);
-    let is_fine = conditions::holds(after, ConditionType::Ready) || is_expected;
-    let kind = if is_fine { EventType::Normal } else { EventType::Warning };
-    tracing::info!(name = object.meta().name, status = new.status, reason = new.reason, "Ready changed");
-    tell(context, object, kind, &new.reason, &new.message).await;
+    if starts(new) {
+        // What was well, or ill, is told to be on its way again; what never was anything else is not.
+        return old.is_some_and(|old| !starts(old)).then_some((EventType::Normal, new));
+    }
+    let is_fine = conditions::holds(after, ConditionType::Ready);
+    Some((if is_fine { EventType::Normal } else { EventType::Warning }, new))
 }
 
 #[cfg(test)]

@@ -69,16 +69,23 @@ pub fn enters_through(number: &PhoneNumber, agent: &str) -> bool {
     number.status.as_ref().and_then(|s| s.entry_agent.as_deref()) == Some(agent)
 }
 
-/// The numbers whose calls enter through an agent, with the routes its pods choose from. A number without a live share
-/// is left out: then the entry agent answers itself.
+/// The numbers whose calls enter through an agent, or will, with the routes its pods choose from. A number without a live
+/// share is left out: then the entry agent answers itself.
+///
+/// A number that nobody has looked at yet will enter where its routes say, so its first calls find them in the document.
+/// Where two objects have the same digits one will wait, and which is known only after a look.
 pub fn entering(numbers: &[PhoneNumber], agent: &str, agents: &[KnownAgent]) -> Vec<NumberRoutes> {
+    let is_alone =
+        |e164: &str| numbers.iter().filter(|n| self::e164(n).as_deref() == Some(e164)).count() == 1;
     let mut entering: Vec<_> = numbers
         .iter()
-        .filter(|n| enters_through(n, agent))
         .filter_map(|n| {
             let routes = resolve(n, agents).live;
             let e164 = e164(n).filter(|_| routes.iter().any(|r| r.weight > 0))?;
-            Some((e164, routes))
+            let is_new = n.status.is_none() && n.metadata.deletion_timestamp.is_none();
+            let will_enter =
+                || is_new && is_alone(&e164) && entry_agent(None, &routes).as_deref() == Some(agent);
+            (enters_through(n, agent) || will_enter()).then_some((e164, routes))
         })
         .collect();
     // Sorted, so that the revision does not depend on the order of a list.
@@ -110,6 +117,8 @@ pub fn webhook_base(public_url: &str, number: &PhoneNumber, agent: &str) -> Stri
 mod tests {
     use super::*;
     use crate::testing::{self, NumberVerbs as _};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn known(name: &str) -> KnownAgent {
         KnownAgent { name: name.to_owned(), gateway: "default".to_owned() }
@@ -147,6 +156,28 @@ mod tests {
         assert_eq!(entering.len(), 1);
         assert_eq!(entering[0].number.expose(), "+15551230001");
         assert_eq!(entering[0].routes, [route("sales", 90)]);
+    }
+
+    #[test]
+    fn a_number_that_is_not_set_yet_is_in_the_document_of_the_agent_that_its_calls_will_enter_through() {
+        let agents = [known("sales"), known("support")];
+        let new = || testing::number().with_routes(&[("support", 10), ("sales", 90)]);
+        let numbers_of = |numbers: &[PhoneNumber], agent| entering(numbers, agent, &agents).len();
+        assert_eq!((numbers_of(&[new()], "sales"), numbers_of(&[new()], "support")), (1, 0));
+        let set = new().entering_through("support");
+        let alone = std::slice::from_ref(&set);
+        assert_eq!((numbers_of(alone, "sales"), numbers_of(alone, "support")), (0, 1));
+        // Which of two objects with the same number will have it is not known before they were looked at.
+        assert_eq!(numbers_of(&[new(), new()], "sales"), 0);
+        assert_eq!(
+            (numbers_of(&[set.clone(), new()], "sales"), numbers_of(&[set, new()], "support")),
+            (0, 1)
+        );
+        let refused = new().with_status(crds::PhoneNumberStatus::default());
+        assert_eq!(numbers_of(&[refused], "sales"), 0);
+        let mut leaving = new();
+        leaving.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(numbers_of(&[leaving], "sales"), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crds::PhoneNumber;
+use crds::conditions::{NewCondition, Status};
 use kube::core::ObjectMeta;
 
 use super::*;
@@ -94,4 +95,47 @@ async fn what_waits_for_its_carrier_is_not_even_looked_at_until_it_is_due_or_edi
     let edited = Arc::new(DeserializeGuard(Ok(edited)));
     assert_eq!(observe(kind, edited, context.clone(), fine).await.ok(), Some(Action::await_change()));
     assert!(counted(&context, "carrier") && counted(&context, "ok"));
+}
+
+#[test]
+fn an_event_tells_what_a_person_wants_to_know_and_nothing_of_a_usual_start() {
+    let ready = |status: Status, reason: Reason| {
+        let mut conditions = Vec::new();
+        let new = NewCondition {
+            kind: ConditionType::Ready,
+            status,
+            reason,
+            message: String::new(),
+            observed_generation: None,
+        };
+        conditions::set_condition(&mut conditions, new, jiff::Timestamp::UNIX_EPOCH);
+        conditions
+    };
+    let (no, yes) = (Status::False, Status::True);
+    let starting = || ready(no, Reason::Progressing);
+    let waiting = || ready(no, Reason::GatewayNotReady);
+    let serving = || ready(yes, Reason::Serving);
+    let stuck = || ready(no, Reason::NoPodReady);
+    let unfunded = || ready(no, Reason::CredentialsRejected);
+    let (normal, warning) = (Some("Normal"), Some("Warning"));
+    for (before, after, told) in [
+        (Vec::new(), Vec::new(), None),
+        (Vec::new(), starting(), None),
+        (Vec::new(), waiting(), None),
+        (waiting(), starting(), None),
+        (starting(), serving(), normal),
+        (serving(), serving(), None),
+        (serving(), starting(), normal),
+        (starting(), stuck(), warning),
+        (stuck(), unfunded(), warning),
+        (stuck(), starting(), normal),
+        (Vec::new(), unfunded(), warning),
+        (unfunded(), Vec::new(), None),
+    ] {
+        let found = transition(&before, &after).map(|(kind, _)| match kind {
+            EventType::Normal => "Normal",
+            EventType::Warning => "Warning",
+        });
+        assert_eq!(found, told, "{before:?} -> {after:?}");
+    }
 }
