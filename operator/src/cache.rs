@@ -10,12 +10,9 @@ mod merge;
 pub mod offers;
 pub mod watches;
 
-use std::fmt::Debug;
-
 use crds::{PhoneNumber, VoiceAgent, VoiceGateway};
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::stream::BoxStream;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Service, ServiceAccount};
@@ -25,7 +22,6 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 
 use crate::applied;
 use crate::config::Namespaces;
@@ -33,7 +29,7 @@ use crate::foreign::{HTTPRoute, PodMonitor};
 use crate::voice_agent::build::{AGENT_LABEL, MANAGED_BY};
 use contents::Contents;
 use offers::Offer;
-use watches::{Feed, Property, Tap, Watches, without_last_applied, without_owners};
+use watches::{Feed, Property, Tap, Watched, Watches, without_last_applied, without_owners};
 
 type Metadata<K> = Store<PartialObjectMeta<K>>;
 
@@ -229,16 +225,7 @@ fn number_feeds(
 }
 
 /// A kind whose every change wakes the agents.
-fn fed<K>(watches: &mut Watches, config: watcher::Config, lean: fn(&mut K)) -> (Store<K>, Feed<K>)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
+fn fed<K: Watched>(watches: &mut Watches, config: watcher::Config, lean: fn(&mut K)) -> (Store<K>, Feed<K>) {
     let (store, tap) = watches.add(config, lean);
     let feed = tap.feed();
     (store, feed)

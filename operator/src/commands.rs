@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use operator::config::{CheckConfig, DoctorConfig, OperatorConfig, Output, RenderConfig};
+use operator::config::{CheckConfig, DoctorConfig, Home, OperatorConfig, Output, RenderConfig, Scope};
 use operator::doctor::{self, Reach, report};
 
 pub(super) fn run(config: OperatorConfig) -> anyhow::Result<ExitCode> {
@@ -30,7 +30,7 @@ pub(super) fn render(config: &RenderConfig) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn check(config: CheckConfig) -> anyhow::Result<ExitCode> {
-    let CheckConfig { namespace, watch_namespaces, wait_seconds } = config;
+    let CheckConfig { home: Home { namespace }, scope: Scope { watch_namespaces }, wait_seconds } = config;
     runtime()?.block_on(async {
         let client = kube::Client::try_default()
             .await
@@ -47,7 +47,7 @@ pub(super) fn check(config: CheckConfig) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn doctor(config: DoctorConfig) -> anyhow::Result<ExitCode> {
-    let DoctorConfig { namespace, output, cluster_only } = config;
+    let DoctorConfig { home: Home { namespace }, output, cluster_only } = config;
     let reach = if cluster_only { Reach::Cluster } else { Reach::Everything };
     let examined = runtime()?.block_on(async {
         let client = kube::Client::try_default().await?;

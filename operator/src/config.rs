@@ -45,6 +45,34 @@ does not answer.
 Run it with an administrator's kubeconfig: much of what it reads, the operator itself may not. Stores inside the cluster
 can be reached from there only; elsewhere they are told as unknown.";
 
+/// Where the operator runs: for every subcommand that has to do with one.
+#[derive(Clone, Debug, Args)]
+pub struct Home {
+    /// Namespace of the operator, and of the Lease that makes one of its replicas the leader.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_NAMESPACE",
+        value_name = "SWITCHBOARD_NAMESPACE",
+        default_value = "switchboard-system"
+    )]
+    pub namespace: String,
+}
+
+/// What the operator looks after.
+#[derive(Clone, Debug, Args)]
+pub struct Scope {
+    /// Namespaces that the operator looks after, separated by commas; empty means all of them. With a list, rights in these
+    /// namespaces (Roles) suffice.
+    #[arg(
+        long,
+        env = "SWITCHBOARD_WATCH_NAMESPACES",
+        value_name = "SWITCHBOARD_WATCH_NAMESPACES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub watch_namespaces: Namespaces,
+}
+
 /// Settings of `switchboard operator`.
 #[derive(Clone, Debug, Args)]
 pub struct OperatorConfig {
@@ -59,20 +87,16 @@ pub struct OperatorConfig {
         default_value = "0.0.0.0:8080"
     )]
     pub http_addr: SocketAddr,
-    /// Seconds between two looks at the carrier where nothing changed here.
+    /// Least seconds between two looks at a number or an account at the carrier where nothing changed here. In such a time at
+    /// most 150 numbers and 30 accounts are looked at; a larger fleet takes as many times longer for a round.
     #[arg(long, env = "SWITCHBOARD_RESYNC_SECONDS", value_name = "SWITCHBOARD_RESYNC_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub resync_seconds: u64,
     /// PEM file of certificate authorities to trust besides the public ones, for the carrier's REST API.
     #[arg(long, env = "SWITCHBOARD_EXTRA_CA_FILE", value_name = "SWITCHBOARD_EXTRA_CA_FILE")]
     pub extra_ca_file: Option<PathBuf>,
-    /// Namespace of the Lease that makes one replica the leader.
-    #[arg(
-        long,
-        env = "SWITCHBOARD_NAMESPACE",
-        value_name = "SWITCHBOARD_NAMESPACE",
-        default_value = "switchboard-system"
-    )]
-    pub namespace: String,
+    /// Where it runs.
+    #[command(flatten)]
+    pub home: Home,
     /// This replica's name; unique among them.
     #[arg(
         long,
@@ -81,16 +105,9 @@ pub struct OperatorConfig {
         default_value = "switchboard"
     )]
     pub pod_name: String,
-    /// Namespaces to look after, separated by commas; empty means all of them. With a list, rights in these namespaces
-    /// (Roles) suffice.
-    #[arg(
-        long,
-        env = "SWITCHBOARD_WATCH_NAMESPACES",
-        value_name = "SWITCHBOARD_WATCH_NAMESPACES",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub watch_namespaces: Namespaces,
+    /// What it looks after.
+    #[command(flatten)]
+    pub scope: Scope,
     /// Rollouts of agents at a time, when this operator brings another default image than the one before. Each replaces all
     /// pods of an agent, and its calls wait out a drain.
     #[arg(long, env = "SWITCHBOARD_MAX_ROLLOUTS", value_name = "SWITCHBOARD_MAX_ROLLOUTS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -144,23 +161,12 @@ pub struct RenderConfig {
 /// Settings of `switchboard check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckConfig {
-    /// Namespace of the operator.
-    #[arg(
-        long,
-        env = "SWITCHBOARD_NAMESPACE",
-        value_name = "SWITCHBOARD_NAMESPACE",
-        default_value = "switchboard-system"
-    )]
-    pub namespace: String,
-    /// Namespaces that the operator serves, separated by commas; empty means all of them.
-    #[arg(
-        long,
-        env = "SWITCHBOARD_WATCH_NAMESPACES",
-        value_name = "SWITCHBOARD_WATCH_NAMESPACES",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub watch_namespaces: Namespaces,
+    /// Where the operator runs.
+    #[command(flatten)]
+    pub home: Home,
+    /// What it looks after.
+    #[command(flatten)]
+    pub scope: Scope,
     /// Seconds to wait for what is lacking. A leader is one that is seen to renew its Lease, every five.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=3600))]
     pub wait_seconds: u64,
@@ -169,14 +175,9 @@ pub struct CheckConfig {
 /// Settings of `switchboard doctor`.
 #[derive(Clone, Debug, Args)]
 pub struct DoctorConfig {
-    /// Namespace of the operator.
-    #[arg(
-        long,
-        env = "SWITCHBOARD_NAMESPACE",
-        value_name = "SWITCHBOARD_NAMESPACE",
-        default_value = "switchboard-system"
-    )]
-    pub namespace: String,
+    /// Where the operator runs.
+    #[command(flatten)]
+    pub home: Home,
     /// How the findings are printed.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -18,7 +18,7 @@ use tower::timeout::TimeoutLayer;
 use twilio::rest::{Transport, TransportError};
 
 use crate::cache::{Cache, Setup};
-use crate::config::OperatorConfig;
+use crate::config::{Home, OperatorConfig, Scope};
 use crate::context::{Context, Surroundings};
 use crate::leader::{Election, Standing};
 use crate::metrics::Metrics;
@@ -75,9 +75,9 @@ pub async fn run(config: OperatorConfig) -> Result<(), RunError> {
         http_addr,
         resync_seconds,
         extra_ca_file,
-        namespace,
+        home: Home { namespace },
         pod_name,
-        watch_namespaces,
+        scope: Scope { watch_namespaces },
         max_rollouts,
         monitoring_namespaces,
         log,

@@ -30,6 +30,29 @@ use crate::context::spread;
 /// Objects as they change. Never an error, and only ends with its [`Watches`].
 pub type Feed<K> = BoxStream<'static, Result<K, watcher::Error>>;
 
+/// What can be watched: an object of a namespace.
+pub trait Watched:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// All watches of the process.
 pub struct Watches {
     client: Client,
@@ -49,34 +72,20 @@ impl Watches {
     }
 
     /// Adds the watches of a kind. `lean` drops from every object what nobody reads.
-    pub(super) fn add<K>(&mut self, config: watcher::Config, lean: fn(&mut K)) -> (Store<K>, Tap<K>)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub(super) fn add<K: Watched>(
+        &mut self,
+        config: watcher::Config,
+        lean: fn(&mut K),
+    ) -> (Store<K>, Tap<K>) {
         self.add_with(|api: Api<K>, pause| watch(api, config.clone()).modify(lean).backoff(pause).boxed())
     }
 
     /// The same of a kind that a cluster may lack: watched only while it is there.
-    pub(super) fn add_offered<K>(
+    pub(super) fn add_offered<K: Watched>(
         &mut self,
         config: watcher::Config,
         lean: fn(&mut K),
-    ) -> (Offer, Store<K>, Tap<K>)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    ) -> (Offer, Store<K>, Tap<K>) {
         let (offer, looking) = offers::offer::<K>(self.client.clone(), self.bell.clone());
         self.running.push(looking.boxed());
         let (store, tap) = self.add_with(|api: Api<K>, pause| {
@@ -94,19 +103,10 @@ impl Watches {
         stream::poll_fn(move |context| rung.poll_recv(context)).boxed()
     }
 
-    fn add_with<K>(
+    fn add_with<K: Watched>(
         &mut self,
         begin: impl Fn(Api<K>, Pause) -> BoxStream<'static, Result<Event<K>, watcher::Error>>,
-    ) -> (Store<K>, Tap<K>)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    ) -> (Store<K>, Tap<K>) {
         let apis: Vec<(Option<String>, Api<K>)> = match &self.namespaces {
             Namespaces::All => vec![(None, Api::all(self.client.clone()))],
             Namespaces::These(names) => {
