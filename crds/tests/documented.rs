@@ -34,7 +34,7 @@ fn every_condition_has_a_chapter_in_the_manual() {
 }
 
 #[test]
-fn every_alert_leads_to_its_runbook() {
+fn every_alert_has_a_row_in_the_manual() {
     let rules = read("charts/switchboard/alerts/switchboard.yaml");
     let alerts: BTreeSet<&str> =
         rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).map(str::trim).collect();
@@ -50,13 +50,6 @@ fn every_alert_leads_to_its_runbook() {
         })
         .collect();
     assert_eq!(documented, alerts, "docs/troubleshooting.md (left) and the alerts (right)");
-    let operations = read("docs/operations.md");
-    for alert in alerts {
-        let heading = operations
-            .lines()
-            .any(|line| line.starts_with('#') && line.trim_start_matches('#').trim() == alert);
-        assert!(heading, "docs/operations.md has no runbook {alert}");
-    }
 }
 
 /// The manual before and from its chapter on alerts.
