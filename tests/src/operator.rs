@@ -118,7 +118,24 @@ impl Operator {
         };
         Ok((of("VmRSS")?, of("VmHWM")?))
     }
+
+    /// Processor time it has used so far.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name, in parentheses, may hold anything; behind it the fields are counted from the third (proc(5)).
+        let (_, fields) = stat.rsplit_once(')').context("a name in parentheses")?;
+        let ticks = |field: usize| -> Result<u64> {
+            Ok(fields.split_whitespace().nth(field - 3).context("a field of /proc")?.parse()?)
+        };
+        Ok(Duration::from_millis((ticks(14)? + ticks(15)?) * 1000 / USER_HZ))
+    }
 }
+
+/// Ticks of a second in `/proc`, which the kernel promises to programs.
+const USER_HZ: u64 = 100;
 
 /// A kubeconfig that speaks as a service account of the operator's namespace, valid for a day.
 async fn kubeconfig(cluster: &Cluster, account: &str) -> Result<PathBuf> {

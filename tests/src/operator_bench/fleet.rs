@@ -46,6 +46,15 @@ impl Fleet {
         (2 * self.agents + TENANTS) as f64
     }
 
+    /// Secrets that the operator reads: two of each gateway, its keyring, and those of the agents' engines.
+    pub(super) fn secrets(self) -> usize {
+        3 * TENANTS + self.key_secrets().len()
+    }
+
+    fn key_secrets(self) -> BTreeSet<(usize, String)> {
+        (0..self.agents).map(|n| (n % TENANTS, key_secret(n))).collect()
+    }
+
     /// The carrier's side: every number, with webhooks from before.
     pub(super) fn scenario(self) -> Value {
         let numbers: Vec<_> = (0..self.agents)
@@ -154,7 +163,7 @@ impl Fleet {
             });
             items.push((Some(custom("VoiceGateway")), namespace(tenant), gateway));
         }
-        let keys: BTreeSet<_> = (0..self.agents).map(|n| (n % TENANTS, key_secret(n))).collect();
+        let keys = self.key_secrets();
         items.extend(keys.into_iter().map(|(tenant, name)| secret(tenant, name, json!({"apiKey": "key"}))));
         items
     }
