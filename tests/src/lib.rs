@@ -16,6 +16,7 @@
 //! ```
 
 pub mod audit;
+pub mod caller;
 pub mod chart;
 mod cluster;
 pub mod dashboards;

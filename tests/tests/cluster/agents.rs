@@ -1,7 +1,7 @@
 //! What a VoiceAgent becomes and how it goes: its children by feature, its image, its configuration, its departure.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::installation::{OPERATOR_NAMESPACE, binary, condition, resource, wait_until_ready};
@@ -16,7 +16,7 @@ use crate::main_job::{CALLER, NAMESPACE, NUMBER, loads, ready};
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
         ctx.trial("agents::grace_chain_pod_template_and_restricted_pod_security_hold_on_real_pods", pods),
-        ctx.trial("agents::a_changed_instruction_is_live_in_all_pods_within_ten_seconds", instruction),
+        ctx.trial("agents::a_changed_instruction_is_live_in_all_pods_within_seconds", instruction),
         ctx.trial("agents::features_come_with_their_api_and_switched_off_leave_nothing_behind", features),
         ctx.trial("agents::a_new_default_image_goes_a_few_agents_at_a_time_or_waits_for_the_spec", images),
         ctx.trial("agents::a_deleted_agent_lets_its_call_end_and_then_leaves_nothing_behind", departure),
@@ -63,9 +63,11 @@ async fn pods(ctx: Arc<Ctx>) -> Result<()> {
     });
     let refused = apply(cluster, &namespace, &privileged).await;
     ensure!(refused.is_err_and(|error| error.to_string().contains("restricted")), "nothing is enforced");
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
+
+/// A kubelet that nobody wakes looks at a pod's mounts every minute, or half a minute later (`syncFrequency`, with jitter).
+const KUBELET_ALONE: Duration = Duration::from_secs(60);
 
 async fn instruction(ctx: Arc<Ctx>) -> Result<()> {
     let cluster = ctx.cluster()?;
@@ -88,6 +90,7 @@ async fn instruction(ctx: Arc<Ctx>) -> Result<()> {
     .await?;
     let took = started.elapsed();
     eprintln!("agents: changed instructions in all pods after {:.1} s (goal: 10 s)", took.as_secs_f64());
+    ensure!(took < KUBELET_ALONE, "{took:?}: that is when the kubelet looks by itself");
     let about = ("ConfigCurrent", "AllPodsCurrent");
     told(cluster, NAMESPACE, "voiceagent", "sales", about).await?;
     merge(cluster, NAMESPACE, "configmap", "sales-prompt", &json!({"data": {"prompt.txt": prompt}})).await?;
@@ -151,7 +154,6 @@ async fn features(ctx: Arc<Ctx>) -> Result<()> {
     }
     merge(cluster, &namespace, "voiceagent", "echo", &json!({"spec": {"suspend": true}})).await?;
     told(cluster, &namespace, "voiceagent", "echo", ("Ready", "Suspended")).await?;
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 
@@ -180,7 +182,7 @@ async fn images(ctx: Arc<Ctx>) -> Result<()> {
     wait_for("one rollout, and everybody else in the queue", PATIENCE, async || {
         let agents: Value =
             serde_json::from_str(&cluster.kubectl(&["get", "voiceagents", "-A", "-o", "json"]).await?)?;
-        // Agents that other trials left behind, some of them broken on purpose, take no part.
+        // Agents of other trials that are still on their way out take no part.
         let ours = |agent: &&Value| {
             [namespace.as_str(), NAMESPACE].iter().any(|ours| agent["metadata"]["namespace"] == *ours)
         };
@@ -215,6 +217,7 @@ async fn images(ctx: Arc<Ctx>) -> Result<()> {
         .await?;
     rolled_to(cluster, &namespace, "patient", &next).await?;
 
+    // Or its agents would wait for turns, too.
     cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     set_default_image(cluster, &installed).await?;
     let reset = ["set", "env", "deployment/switchboard-operator", "SWITCHBOARD_MAX_ROLLOUTS-"];

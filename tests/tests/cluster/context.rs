@@ -1,11 +1,18 @@
 //! What all trials share: the cluster, and the few things every trial does on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use e2e::{Cluster, Installation, wait_for};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 use tokio::{
@@ -23,11 +30,13 @@ const NOT_A_RUN: &str = "this is a list of trials, not a run";
 #[derive(Default)]
 pub(crate) struct Ctx {
     inside: Option<(Cluster, Installation, Handle)>,
+    /// Namespaces of the trial that runs.
+    namespaces: Mutex<Vec<String>>,
 }
 
 impl Ctx {
     pub(crate) fn of(cluster: Cluster, installation: Installation, runtime: Handle) -> Self {
-        Self { inside: Some((cluster, installation, runtime)) }
+        Self { inside: Some((cluster, installation, runtime)), namespaces: Mutex::default() }
     }
 
     /// The cluster.
@@ -42,7 +51,8 @@ impl Ctx {
         Ok(installation)
     }
 
-    /// A trial of an asynchronous function.
+    /// A trial of an asynchronous function. However it ends, its namespaces go: agents that wait for something that will
+    /// never be would be looked at by every operator of every later trial.
     pub(crate) fn trial<F>(
         self: &Arc<Self>,
         name: &str,
@@ -54,23 +64,42 @@ impl Ctx {
         let ctx = Arc::clone(self);
         Trial::test(name, move || {
             let Some((_, _, runtime)) = &ctx.inside else { return Err(Failed::without_message()) };
-            let result = runtime.block_on(test(Arc::clone(&ctx)));
-            result.map_err(|error| Failed::from(format!("{error:#}")))
+            let tidied = async {
+                let result = test(Arc::clone(&ctx)).await;
+                result.and(ctx.delete_namespaces().await)
+            };
+            runtime.block_on(tidied).map_err(|error| Failed::from(format!("{error:#}")))
         })
     }
 
-    /// Makes a namespace that takes restricted pods only, and returns its name when pods can be created in it.
+    /// Makes a namespace that takes restricted pods only, and returns its name when pods can be created in it. It goes
+    /// with the trial.
     pub(crate) async fn namespace(&self, name: &str) -> Result<String> {
         let client = self.cluster()?.client();
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
         let accounts: Api<ServiceAccount> = Api::namespaced(client, name);
         wait_for("the namespace's service account", PATIENCE, async || {
             Ok(accounts.get_opt("default").await?)
         })
         .await?;
         Ok(name.to_owned())
+    }
+
+    /// Nobody waits until they are gone.
+    async fn delete_namespaces(&self) -> Result<()> {
+        let made = mem::take(&mut *self.namespaces.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in made {
+            let namespaces: Api<Namespace> = Api::all(self.cluster()?.client());
+            match namespaces.delete(&name, &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until a pod is ready, and returns it; the error has what the cluster says of it.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use e2e::caller::events;
 use e2e::edge::PUBLIC_HOST;
 use e2e::wait_for;
 use libtest_mimic::Trial;
@@ -11,7 +12,7 @@ use reqwest::{Certificate, Client, StatusCode};
 use simulator::carrier::signature::sign;
 
 use crate::context::{Ctx, PATIENCE};
-use crate::interruptions::{call_in_mid_sentence, events, survived};
+use crate::interruptions::{call_in_mid_sentence, survived};
 use crate::main_job::{CALLER, NUMBER, ready};
 
 const ACCOUNT: &str = "AC00000000000000000000000000000001";

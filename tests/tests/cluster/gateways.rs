@@ -99,7 +99,6 @@ async fn two_tokens(ctx: Arc<Ctx>) -> Result<()> {
     heard("CredentialsRejected").await?;
     apply_json(cluster, &namespace, "secret", &secret(&[("new", TOKEN), ("old", "past")])).await?;
     heard("CredentialsVerified").await?;
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 
@@ -124,7 +123,6 @@ async fn api_key(ctx: Arc<Ctx>) -> Result<()> {
     told_of("CredentialsRejected").await?;
     apply_json(cluster, &namespace, "api-secret", &api_secret("simulated-api-key")).await?;
     told_of("CredentialsVerified").await?;
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 
@@ -164,7 +162,6 @@ async fn forgotten(ctx: Arc<Ctx>) -> Result<()> {
     .await?;
     ensure!(told.to_string().contains("credentials"), "{told}");
     simulator.change_number(SID, (ACCOUNT, TOKEN), &[("VoiceUrl", ""), ("StatusCallback", "")]).await?;
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     operator_rolled_out(cluster).await
 }
 
@@ -192,7 +189,6 @@ async fn refused(ctx: Arc<Ctx>) -> Result<()> {
         .await?;
     assert_eq!(simulator.number(E164).await?["voice_url"], FORMER);
     assert_eq!(simulator.violations().await?, Vec::<Value>::new());
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! Calls on pods that end under them, and calls that are turned away: no caller is left in silence.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::caller::{Caller, events};
 use e2e::installation::{condition, resource, wait_until_ready};
 use e2e::wait_for;
 use libtest_mimic::Trial;
@@ -160,28 +162,10 @@ async fn rolled(ctx: Arc<Ctx>) -> Result<()> {
     Ok(())
 }
 
-/// A caller who asks twice, with patience in between; returns when the agent answers the first question.
+/// A caller who asks twice; returns when the agent answers the first question.
 pub(crate) async fn call_in_mid_sentence(ctx: &Ctx) -> Result<String> {
-    let simulator = ctx.installation()?.simulator();
-    let caller = json!([
-        {"waitForAgent": {"seconds": 20}},
-        {"say": "I would like a quote for a move next month."},
-        {"waitForAgent": {"until": "speaking", "seconds": 20}},
-        {"pause": 12000},
-        {"say": "Hello, what are your opening hours?"},
-        {"waitForAgent": {"seconds": 40}},
-        {"say": "Thank you very much, goodbye."},
-        {"expectHangUp": {"seconds": 40}},
-    ]);
-    let sid = simulator.place_call(CALLER, NUMBER, &caller).await?;
-    wait_for("the agent's first answer", PATIENCE, async || {
-        let call = simulator.call(&sid).await?;
-        ensure!(call["finished"] != true, "it is over: {call:#}");
-        // The greeting, and the answer.
-        Ok((events(&call, "agentStartedSpeaking").len() >= 2).then_some(()))
-    })
-    .await?;
-    Ok(sid)
+    let caller = Caller { from: CALLER, to: NUMBER, pause: Duration::from_secs(12) };
+    e2e::caller::call_in_mid_sentence(ctx.installation()?.simulator(), caller, PATIENCE).await
 }
 
 /// The caller got through all their steps, heard the agent on every stream, and no rule was broken.
@@ -195,8 +179,4 @@ pub(crate) async fn survived(ctx: &Ctx, call: &Value) -> Result<()> {
     let is_heard = events(call, "agentStartedSpeaking").iter().any(|event| at(event) > last_stream);
     ensure!(is_heard, "the caller never heard the agent again: {call:#}");
     Ok(())
-}
-
-pub(crate) fn events<'a>(call: &'a Value, name: &str) -> Vec<&'a Value> {
-    call["timeline"].as_array().into_iter().flatten().filter(|event| event["event"] == name).collect()
 }

@@ -11,8 +11,9 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE, http_get};
+use crate::fixture::merge;
 use crate::main_job::{NAMESPACE, NUMBER, ready};
-use crate::robustness::{ACCOUNT, TOKEN, apply_json, leader_pod, merge_in, operator_rolled_out};
+use crate::robustness::{ACCOUNT, TOKEN, apply_json, leader_pod, operator_rolled_out};
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
@@ -68,7 +69,7 @@ async fn paused(ctx: Arc<Ctx>) -> Result<()> {
         .change_number(sid, (ACCOUNT, TOKEN), &[("VoiceUrl", "https://elsewhere.example.com/voice")])
         .await?;
     let fallback = json!({"spec": {"fallbackUrl": "https://static.example.com/paused"}});
-    merge_in(cluster, NAMESPACE, "phonenumber", "main-line", &fallback).await?;
+    merge(cluster, NAMESPACE, "phonenumber", "main-line", &fallback).await?;
     wait_for("the other replica to lead", PATIENCE, async || {
         let lease = resource(cluster, OPERATOR_NAMESPACE, "lease", "switchboard-operator").await?;
         let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
@@ -93,7 +94,7 @@ async fn paused(ctx: Arc<Ctx>) -> Result<()> {
     let theirs: Vec<&Value> = asked.iter().filter(|r| r["from"] == address.as_str()).collect();
     ensure!(theirs.is_empty(), "it went on at Twilio: {theirs:?}");
     let edit = json!({"spec": {"fallbackUrl": null}});
-    merge_in(cluster, NAMESPACE, "phonenumber", "main-line", &edit).await?;
+    merge(cluster, NAMESPACE, "phonenumber", "main-line", &edit).await?;
     wait_until_ready(cluster, NAMESPACE, "phonenumber", "main-line", PATIENCE).await?;
     operator_rolled_out(cluster).await
 }
@@ -134,12 +135,11 @@ async fn poison(ctx: Arc<Ctx>) -> Result<()> {
     let leader = leader_pod(cluster).await?;
     cluster.kubectl(&["delete", "pod", &leader, "-n", OPERATOR_NAMESPACE]).await?;
     for url in [json!("https://static.example.com/poison"), Value::Null] {
-        merge_in(cluster, NAMESPACE, "phonenumber", "main-line", &json!({"spec": {"fallbackUrl": url}}))
-            .await?;
+        merge(cluster, NAMESPACE, "phonenumber", "main-line", &json!({"spec": {"fallbackUrl": url}})).await?;
         wait_until_ready(cluster, NAMESPACE, "phonenumber", "main-line", PATIENCE).await?;
     }
     let limits = json!({"spec": {"limits": {"maxCallSeconds": 601}}});
-    merge_in(cluster, NAMESPACE, "voiceagent", "sales", &limits).await?;
+    merge(cluster, NAMESPACE, "voiceagent", "sales", &limits).await?;
     wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
     cluster.kubectl(&["delete", "phonenumber", "poison", "-n", NAMESPACE, "--timeout=60s"]).await?;
     operator_rolled_out(cluster).await

@@ -10,7 +10,8 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
-use crate::robustness::{ACCOUNT, TOKEN, apply_json, leader_pod, merge_in, operator_rolled_out, told};
+use crate::fixture::merge;
+use crate::robustness::{ACCOUNT, TOKEN, apply_json, leader_pod, operator_rolled_out, told};
 
 const NAMESPACE: &str = "numbers";
 /// The scenario's second number, which nobody else uses.
@@ -213,16 +214,16 @@ async fn entry_agent(ctx: Arc<Ctx>) -> Result<()> {
     let writes = async || Ok::<_, anyhow::Error>(asked(&ctx, "POST").await?.len());
     let before = writes().await?;
     let routes = json!({"spec": {"routes": [route("sales", 99), route("support", 1)]}});
-    merge_in(cluster, NAMESPACE, "phonenumber", "sticky", &routes).await?;
+    merge(cluster, NAMESPACE, "phonenumber", "sticky", &routes).await?;
     entry("support").await?;
     assert_eq!(writes().await?, before, "weights do not touch the carrier");
     let routes = json!({"spec": {"routes": [route("sales", 100)]}});
-    merge_in(cluster, NAMESPACE, "phonenumber", "sticky", &routes).await?;
+    merge(cluster, NAMESPACE, "phonenumber", "sticky", &routes).await?;
     entry("sales").await?;
 
     // A route to an agent that does not exist (yet) is told and does not move the entry.
     let routes = json!({"spec": {"routes": [route("sales", 50), route("later", 50)]}});
-    merge_in(cluster, NAMESPACE, "phonenumber", "sticky", &routes).await?;
+    merge(cluster, NAMESPACE, "phonenumber", "sticky", &routes).await?;
     told(cluster, NAMESPACE, "phonenumber", "sticky", "RoutesResolved", "AgentNotFound").await?;
     apply_json(cluster, NAMESPACE, "later", &agent("later")).await?;
     entry("sales").await?;
@@ -243,8 +244,7 @@ async fn claimed(ctx: Arc<Ctx>) -> Result<()> {
         "what to do is not said: {told}"
     );
     assert_eq!(simulator.number(E164).await?["voice_url"], theirs);
-    merge_in(cluster, NAMESPACE, "phonenumber", "claimed", &json!({"spec": {"claimPolicy": "Force"}}))
-        .await?;
+    merge(cluster, NAMESPACE, "phonenumber", "claimed", &json!({"spec": {"claimPolicy": "Force"}})).await?;
     wait_until_ready(cluster, NAMESPACE, "phonenumber", "claimed", PATIENCE).await?;
     delete(cluster, "claimed").await?;
     assert_eq!(simulator.number(E164).await?["voice_url"], theirs, "given back to the other cluster");
@@ -263,8 +263,7 @@ async fn retry_after(ctx: Arc<Ctx>) -> Result<()> {
     told(cluster, NAMESPACE, "phonenumber", "limited", "Ready", "CarrierUnavailable").await?;
     // Edits wake it, and it waits nevertheless.
     for url in ["https://static.example.com/a", "https://static.example.com/b"] {
-        merge_in(cluster, NAMESPACE, "phonenumber", "limited", &json!({"spec": {"fallbackUrl": url}}))
-            .await?;
+        merge(cluster, NAMESPACE, "phonenumber", "limited", &json!({"spec": {"fallbackUrl": url}})).await?;
     }
     wait_until_ready(cluster, NAMESPACE, "phonenumber", "limited", PATIENCE).await?;
     let requests = asked(&ctx, "GET").await?;
@@ -287,7 +286,7 @@ async fn outage(ctx: Arc<Ctx>) -> Result<()> {
     // Waits double: 1, 2, 4, 8 s and up to a quarter more each.
     let refused = wait_for("five attempts", PATIENCE, async || {
         let agent = json!({"metadata": {"annotations": {"switchboard.test/poke": format!("{:?}", std::time::Instant::now())}}});
-        merge_in(cluster, NAMESPACE, "voiceagent", "sales", &agent).await?;
+        merge(cluster, NAMESPACE, "voiceagent", "sales", &agent).await?;
         let requests = asked(&ctx, "GET").await?.split_off(before);
         Ok((requests.len() >= 5).then_some(requests))
     })
@@ -311,7 +310,7 @@ async fn quiet(ctx: Arc<Ctx>) -> Result<()> {
     let before = asked(&ctx, "").await?.len();
     // The agent changes, and so does its status; a route changes, which is told in the number's own status.
     let prompt = json!({"spec": {"persona": {"instructions": {"text": "Sell more."}}}});
-    merge_in(cluster, NAMESPACE, "voiceagent", "sales", &prompt).await?;
+    merge(cluster, NAMESPACE, "voiceagent", "sales", &prompt).await?;
     wait_for("the agent's status", PATIENCE, async || {
         let agent = resource(cluster, NAMESPACE, "voiceagent", "sales").await?;
         let ready = condition(&agent, "Ready").context("a condition")?;
@@ -324,7 +323,7 @@ async fn quiet(ctx: Arc<Ctx>) -> Result<()> {
         .await?;
     tenant(&ctx).await?;
     // Something that does ask, so that what came before it has been dealt with.
-    merge_in(cluster, NAMESPACE, "phonenumber", "quiet", &json!({"spec": {"claimPolicy": "Force"}})).await?;
+    merge(cluster, NAMESPACE, "phonenumber", "quiet", &json!({"spec": {"claimPolicy": "Force"}})).await?;
     wait_until_ready(cluster, NAMESPACE, "phonenumber", "quiet", PATIENCE).await?;
     let asked: Vec<Value> = asked(&ctx, "").await?.split_off(before);
     assert_eq!(asked.len(), 1, "only for the changed spec: {asked:?}");

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use e2e::caller::events;
 use e2e::installation::{condition, resource, wait_until_ready};
 use e2e::wait_for;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
-use crate::interruptions::{call_in_mid_sentence, events, reconfigure, survived};
+use crate::interruptions::{call_in_mid_sentence, reconfigure, survived};
 use crate::main_job::{NAMESPACE, NUMBER, ready};
 use crate::robustness::{apply_json, told};
 

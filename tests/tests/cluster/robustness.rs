@@ -16,6 +16,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
+use crate::fixture;
 use crate::main_job::{NAMESPACE, NUMBER, ready};
 
 pub(crate) const ACCOUNT: &str = "AC00000000000000000000000000000001";
@@ -73,7 +74,6 @@ async fn credentials(ctx: Arc<Ctx>) -> Result<()> {
     let gateway = wait_until_ready(cluster, &namespace, "voicegateway", "default", PATIENCE).await?;
     let shared = condition(&gateway, "StoreShared").context("a condition about the store")?;
     assert_eq!(shared["reason"], "MemoryStore");
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 
@@ -365,19 +365,7 @@ pub(crate) async fn told(
 }
 
 async fn merge(cluster: &Cluster, kind: &str, name: &str, patch: &Value) -> Result<()> {
-    merge_in(cluster, NAMESPACE, kind, name, patch).await
-}
-
-pub(crate) async fn merge_in(
-    cluster: &Cluster,
-    namespace: &str,
-    kind: &str,
-    name: &str,
-    patch: &Value,
-) -> Result<()> {
-    let patch = patch.to_string();
-    cluster.kubectl(&["patch", kind, name, "-n", namespace, "--type=merge", "-p", &patch]).await?;
-    Ok(())
+    fixture::merge(cluster, NAMESPACE, kind, name, patch).await
 }
 
 pub(crate) async fn apply_json(cluster: &Cluster, namespace: &str, file: &str, object: &Value) -> Result<()> {

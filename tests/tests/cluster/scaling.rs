@@ -59,7 +59,6 @@ async fn modes(ctx: Arc<Ctx>) -> Result<()> {
         Ok((deployment["spec"]["replicas"] == 3).then_some(()))
     })
     .await?;
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 
@@ -115,7 +114,6 @@ async fn unreadable(ctx: Arc<Ctx>) -> Result<()> {
     merge(cluster, &namespace, "voiceagent", "echo", &builtin).await?;
     let about = ("AutoscalingReady", "LoadsKnown");
     assert_eq!(told(cluster, &namespace, "voiceagent", "echo", about).await?["status"], "True");
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }
 
@@ -208,6 +206,5 @@ async fn keda(ctx: Arc<Ctx>) -> Result<()> {
     let query = scaled["spec"]["triggers"][0]["metadata"]["query"].as_str().unwrap_or_default();
     ensure!(query.contains("switchboard_active_calls"), "{query}");
     cluster.kubectl(&["delete", "-f", &published.to_string_lossy()]).await?;
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! A node that is drained, cut off or lost. Each trial leaves both nodes in use.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::caller::{Caller, call_in_mid_sentence};
 use e2e::installation::wait_until_ready;
 use e2e::wait_for;
 use libtest_mimic::Trial;
@@ -31,23 +33,12 @@ async fn drained(stage: Arc<Stage>) -> Result<()> {
     stage.ready().await?;
     let simulator = stage.installation()?.simulator();
     let there = pod_on(&stage, THERE).await?;
-    let mut calls = Vec::new();
-    // A Service picks a pod at random, so how many it takes is chance: with 16, one in 65 536 runs has none there.
-    while stage.active_calls(&there).await? == 0 && calls.len() < 16 {
-        let call = || call_in_mid_sentence(&stage);
-        calls.extend(<[String; 4]>::from(tokio::try_join!(call(), call(), call(), call())?));
-    }
-    ensure!(stage.active_calls(&there).await? > 0, "no call is on {THERE}");
+    let calls = calls_on(&stage, &there).await?;
     let seen = simulator.requests(0).await?.len();
 
     cluster.drain(THERE, PATIENCE).await?;
     assert_eq!(nodes(&stage.serving(MEDIA).await?), [HERE].into());
-    for sid in &calls {
-        let call = simulator.finished_call(sid, PATIENCE).await?;
-        assert_eq!(call["failedStep"], Value::Null, "{call:#}");
-        assert_eq!(call["endReason"], "hangupVerb", "{call:#}");
-    }
-    assert_eq!(simulator.violations().await?, Vec::<Value>::new());
+    go_through(&stage, &calls).await?;
     stage.gathered(MEDIA, HERE).await?;
     stage.gathered(OPERATORS, HERE).await?;
     stage.leader().await?;
@@ -97,6 +88,32 @@ async fn lost(stage: Arc<Stage>) -> Result<()> {
     }
     stage.leader().await?;
     done_once(&stage, seen).await
+}
+
+/// Callers in mid-sentence, at least one of them on a pod.
+async fn calls_on(stage: &Stage, there: &Place) -> Result<Vec<String>> {
+    let simulator = stage.installation()?.simulator();
+    let mut calls = Vec::new();
+    // A Service picks a pod at random, so how many it takes is chance: with 16, one in 65 536 runs has none there.
+    while stage.active_calls(there).await? == 0 && calls.len() < 16 {
+        let caller = Caller { from: CALLER, to: NUMBER, pause: Duration::from_secs(40) };
+        let call = || call_in_mid_sentence(simulator, caller, PATIENCE);
+        calls.extend(<[String; 4]>::from(tokio::try_join!(call(), call(), call(), call())?));
+    }
+    ensure!(stage.active_calls(there).await? > 0, "no call is on {}", there.node);
+    Ok(calls)
+}
+
+/// Waits until calls have ended as their callers wanted, and no rule was broken.
+async fn go_through(stage: &Stage, calls: &[String]) -> Result<()> {
+    let simulator = stage.installation()?.simulator();
+    for sid in calls {
+        let call = simulator.finished_call(sid, PATIENCE).await?;
+        assert_eq!(call["failedStep"], Value::Null, "{call:#}");
+        assert_eq!(call["endReason"], "hangupVerb", "{call:#}");
+    }
+    assert_eq!(simulator.violations().await?, Vec::<Value>::new());
+    Ok(())
 }
 
 /// An edit of the number and of the agent, and a child deleted.
@@ -153,30 +170,4 @@ async fn pod_on(stage: &Stage, node: &str) -> Result<Place> {
     let places = stage.serving(MEDIA).await?;
     let place = places.into_iter().find(|place| place.node == node);
     place.ok_or_else(|| anyhow::anyhow!("no media pod is on {node}"))
-}
-
-/// A caller who asks twice, with patience in between; returns when the agent answers the first question.
-async fn call_in_mid_sentence(stage: &Stage) -> Result<String> {
-    let simulator = stage.installation()?.simulator();
-    let caller = json!([
-        {"waitForAgent": {"seconds": 20}},
-        {"say": "I would like a quote for a move next month."},
-        {"waitForAgent": {"until": "speaking", "seconds": 20}},
-        {"pause": 40000},
-        {"say": "Hello, what are your opening hours?"},
-        {"waitForAgent": {"seconds": 40}},
-        {"say": "Thank you very much, goodbye."},
-        {"expectHangUp": {"seconds": 40}},
-    ]);
-    let sid = simulator.place_call(CALLER, NUMBER, &caller).await?;
-    wait_for("the agent's first answer", PATIENCE, async || {
-        let call = simulator.call(&sid).await?;
-        ensure!(call["finished"] != true, "it is over: {call:#}");
-        let timeline = call["timeline"].as_array().cloned().unwrap_or_default();
-        // The greeting, and the answer.
-        let turns = timeline.iter().filter(|event| event["event"] == "agentStartedSpeaking").count();
-        Ok((turns >= 2).then_some(()))
-    })
-    .await?;
-    Ok(sid)
 }

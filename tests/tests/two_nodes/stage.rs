@@ -150,13 +150,18 @@ impl Stage {
     pub(crate) async fn leader(&self) -> Result<Place> {
         let mut leading = Vec::new();
         for place in self.serving(OPERATORS).await? {
-            let scrape = http_get(&format!("http://{}:8080/metrics", place.address)).await?;
-            if scrape.lines().any(|line| line == "switchboard_operator_leader 1") {
+            if self.leads(&place).await? {
                 leading.push(place);
             }
         }
         ensure!(leading.len() == 1, "{} operators lead: {leading:?}", leading.len());
         leading.pop().context("one leads")
+    }
+
+    /// Whether an operator says that it leads.
+    pub(crate) async fn leads(&self, place: &Place) -> Result<bool> {
+        let scrape = http_get(&format!("http://{}:8080/metrics", place.address)).await?;
+        Ok(scrape.lines().any(|line| line == "switchboard_operator_leader 1"))
     }
 
     /// Calls on a pod.
