@@ -57,6 +57,7 @@ fn trials(inside: Option<(Arc<Ctx>, Handle)>) -> Vec<Trial> {
         alone("render::7_rights_stay_in_the_watched_namespaces", render::namespaced),
         alone("render::8_images_come_from_a_mirror", render::mirror),
         alone("render::9_every_command_of_the_front_page_is_known", readme::known),
+        alone("render::10_every_value_is_refused_by_its_name_in_a_wrong_shape", refusals::wrong_shapes),
     ];
     let on_cluster = [
         ("installed::1_every_value_set_is_what_the_api_server_knows", Kind::Schemas),

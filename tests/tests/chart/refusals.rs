@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use e2e::chart::Chart;
+use serde_json::{Map, Value, json};
 
 /// What somebody sets, and what helm must answer.
 const CASES: [(&str, &[&str]); 33] = [
@@ -70,4 +71,42 @@ pub(crate) fn wrong_values(chart: &Chart) -> Result<()> {
     fs::remove_file(&file)?;
     ensure!(accepted.is_empty(), "{}", accepted.join("\n"));
     Ok(())
+}
+
+/// Every value at once in a wrong shape, and beside the values of each table one that does not exist: helm names them all.
+pub(crate) fn wrong_shapes(chart: &Chart) -> Result<()> {
+    let schema: Value =
+        serde_json::from_str(&fs::read_to_string(chart.folder().join("values.schema.json"))?)?;
+    let mut expected = Vec::new();
+    let values = misshapen(&schema, &schema, "", &mut expected);
+    let file = std::env::temp_dir().join(format!("switchboard-shapes-{}.json", std::process::id()));
+    fs::write(&file, values.to_string())?;
+    let answer = chart.template(&["--values", &file.to_string_lossy()], &[]);
+    fs::remove_file(&file)?;
+    let said = answer.err().map(|refusal| format!("{refusal:#}")).unwrap_or_default();
+    let missing: Vec<&String> = expected.iter().filter(|words| !said.contains(*words)).collect();
+    ensure!(missing.is_empty(), "not refused: {missing:#?}\nhelm said {said}");
+    ensure!(expected.len() > 100, "the schema was not read: {expected:?}");
+    Ok(())
+}
+
+/// What fits nowhere in a schema, and the words that helm must say about each part of it.
+fn misshapen(schema: &Value, root: &Value, path: &str, expected: &mut Vec<String>) -> Value {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap_or(&Value::Null),
+        None => schema,
+    };
+    let Some(properties) = schema["properties"].as_object() else {
+        expected.push(format!("at '{path}': "));
+        return if schema["type"] == "boolean" { json!([]) } else { json!(true) };
+    };
+    let mut values = Map::new();
+    for (key, schema) in properties {
+        values.insert(key.clone(), misshapen(schema, root, &format!("{path}/{key}"), expected));
+    }
+    if schema["additionalProperties"] == false {
+        values.insert("surprise".to_owned(), json!(true));
+        expected.push(format!("at '{path}': additional properties 'surprise' not allowed"));
+    }
+    Value::Object(values)
 }
