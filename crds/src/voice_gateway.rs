@@ -113,6 +113,12 @@ pub struct Exposure {
     /// Settings of type `HTTPRoute`.
     #[serde(rename = "httpRoute", default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HTTPRouteExposure>,
+    /// For how long the edge keeps the connections of a pod that leaves, if you know it: an ALB's deregistration delay, a
+    /// load balancer's connection draining. An agent whose pods take longer (`drain.windowSeconds` and 30 seconds) is
+    /// not accepted then, because the edge would cut its calls off before they are handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 30, max = 86400))]
+    pub drain_seconds: Option<u32>,
 }
 
 /// The kinds of exposure.

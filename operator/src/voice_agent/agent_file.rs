@@ -41,6 +41,19 @@ pub enum Invalid {
     /// No engine.
     #[error("engines must name at least one engine")]
     NoEngine,
+    /// The edge gives a leaving pod less time than the pod takes.
+    #[error(
+        "drain.windowSeconds is too long for the edge: a pod that leaves takes {pod} s (the window and 30 s), the edge keeps its \
+         connections for {edge} s (exposure.drainSeconds of the gateway), and would cut calls off; shorten the window by {} s, or \
+         let the edge drain for {pod} s and say so",
+        .pod - .edge
+    )]
+    EdgeDrain {
+        /// Seconds a pod may take.
+        pod: u32,
+        /// Seconds the edge waits.
+        edge: u32,
+    },
     /// Overflow to a target that is not there.
     #[error("overflow.forward.transferTarget names no entry of transferTargets: {0}")]
     TransferTarget(String),

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::agent_file::{self, Invalid, OverflowAgent, Sources};
+use super::build::deployment::GRACE_MARGIN_SECONDS;
 use crate::context::Surroundings;
 
 /// What a validated agent is made of.
@@ -115,6 +116,7 @@ impl ValidatedAgent {
 pub fn validate(resolved: Resolved<'_>) -> Result<ValidatedAgent, Invalid> {
     let Resolved { agent, gateway, instructions, numbers, overflow_agent, image, surroundings } = resolved;
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    check_edge_drain(agent, gateway)?;
     let file = agent_file::render(Sources {
         namespace: &namespace,
         name: &name,
@@ -167,6 +169,15 @@ fn exposure(gateway: &VoiceGateway) -> Result<Exposure, Invalid> {
             let settings = exposure.ingress.clone().unwrap_or_default();
             Ok(Exposure::Ingress { host: host(&gateway.spec.public_url)?.to_owned(), settings })
         }
+    }
+}
+
+/// The edge must not let go of a pod's connections before the pod does.
+fn check_edge_drain(agent: &VoiceAgent, gateway: &VoiceGateway) -> Result<(), Invalid> {
+    let pod = agent.spec.drain.window_seconds.saturating_add(GRACE_MARGIN_SECONDS);
+    match gateway.spec.exposure.drain_seconds {
+        Some(edge) if edge < pod => Err(Invalid::EdgeDrain { pod, edge }),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn grace_period(facts: &Facts) -> Vec<Finding> {
         let Some(spec) = deployment.and_then(|d| d.spec.as_ref()?.template.spec.as_ref()) else { continue };
         // 30 s is what Kubernetes gives a pod that says nothing.
         let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-        let needed = i64::from(agent.spec.drain.window_seconds) + GRACE_MARGIN_SECONDS;
+        let needed = i64::from(agent.spec.drain.window_seconds.saturating_add(GRACE_MARGIN_SECONDS));
         if grace < needed {
             findings.add(
                 Severity::Failure,

@@ -31,7 +31,7 @@ const CONTAINER: &str = "media";
 /// The user of the image, and of files it may read.
 const USER: i64 = 65532;
 /// Between the end of the drain window and SIGKILL: handing calls over, closing sockets, flushing.
-pub const GRACE_MARGIN_SECONDS: i64 = 30;
+pub const GRACE_MARGIN_SECONDS: u32 = 30;
 
 pub(super) fn build(agent: &ValidatedAgent) -> Deployment {
     Deployment {
@@ -78,7 +78,9 @@ fn pod(agent: &ValidatedAgent) -> PodSpec {
         service_account_name: Some(child_name(&agent.name)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(i64::from(agent.drain_window()) + GRACE_MARGIN_SECONDS),
+        termination_grace_period_seconds: Some(i64::from(
+            agent.drain_window().saturating_add(GRACE_MARGIN_SECONDS),
+        )),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),

@@ -215,6 +215,21 @@ fn a_pod_template_that_is_none_is_refused() {
 }
 
 #[test]
+fn an_edge_that_drains_for_less_than_the_pods_is_refused() {
+    let verdict = |window: u32, edge: u32| {
+        let agent = testing::agent().with("/drain", json!({"windowSeconds": window}));
+        let gateway = testing::gateway().with("/exposure/drainSeconds", json!(edge));
+        try_built(&agent, &gateway, "Sell.").map(drop)
+    };
+    assert_eq!(verdict(120, 149), Err(Invalid::EdgeDrain { pod: 150, edge: 149 }));
+    assert_eq!((verdict(120, 150), verdict(119, 149)), (Ok(()), Ok(())));
+    let message = Invalid::EdgeDrain { pod: 150, edge: 149 }.to_string();
+    for words in ["takes 150 s", "for 149 s", "shorten the window by 1 s", "exposure.drainSeconds"] {
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[test]
 fn without_exposure_there_is_no_way_in() {
     let gateway = testing::gateway().with("/exposure", json!({"type": "None"}));
     let children = try_built(&testing::agent(), &gateway, "Sell.").unwrap();

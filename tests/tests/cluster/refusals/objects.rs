@@ -19,7 +19,7 @@ pub(super) fn gateway() -> Value {
         "refused",
         json!({
             "publicUrl": "https://voice.example.com",
-            "exposure": {"type": "Ingress", "ingress": {
+            "exposure": {"type": "Ingress", "drainSeconds": 300, "ingress": {
                 "className": "nginx", "tlsSecretName": "voice-tls", "annotations": {"a.example/b": "c"},
             }},
             "carrier": {"type": "Twilio", "twilio": {
