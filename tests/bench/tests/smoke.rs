@@ -22,6 +22,9 @@ fn soak(arguments: &[&str]) -> Value {
         "3",
         "--warm-up-seconds",
         "60",
+        // The calls are too short for a session to be replaced in them.
+        "--session-seconds",
+        "0",
     ]);
     let output = command.args(arguments).arg("--json").arg(&json).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
