@@ -22,7 +22,7 @@ fn every_test_that_the_page_names_exists() {
     let tables = page.split_once("| invariant | test |").expect("the tables").1;
     let mut named = 0;
     for quoted in tables.split('`').skip(1).step_by(2) {
-        let trial = ["fault: ", "hostile: ", "bug: ", "fleet: "].iter().find_map(|prefix| {
+        let trial = ["fault: ", "hostile: ", "bug: ", "log: ", "fleet: "].iter().find_map(|prefix| {
             // A row of the table of faults is named without its prefix.
             if *prefix == "fault: " {
                 quoted.strip_prefix(prefix)
