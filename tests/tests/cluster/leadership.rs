@@ -7,6 +7,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::audit::Request;
 use e2e::installation::{OPERATOR_NAMESPACE, repository, resource, wait_until_ready};
 use e2e::{Cluster, wait_for};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -26,15 +30,21 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
 
 async fn idle(ctx: Arc<Ctx>) -> Result<()> {
     const RENEWALS: usize = 7;
+    // 20 s at least: the steward asks the pods every 15 s, and what they say may be news to a status.
+    const AT_REST: usize = 5;
     let cluster = ctx.cluster()?;
     ready(&ctx).await?;
     let renewals =
         |requests: &[Request]| requests.iter().filter(|r| r.resource == "leases" && r.is_write()).count();
-    // What earlier trials set in motion has come to rest when two renewals pass with nothing else written.
+    // What earlier trials set in motion has come to rest when nothing is leaving any more, and then some renewals pass with
+    // nothing else written.
     let begin = wait_for("rest", PATIENCE * 2, async || {
+        if is_anything_leaving(cluster).await? {
+            return Ok(None);
+        }
         let begin = cluster.requests(0)?.len();
-        let rest = async || Ok((renewals(&cluster.requests(begin)?) >= 2).then_some(()));
-        wait_for("two renewals", PATIENCE, rest).await?;
+        let rest = async || Ok((renewals(&cluster.requests(begin)?) >= AT_REST).then_some(()));
+        wait_for("renewals", PATIENCE, rest).await?;
         let written = cluster.requests(begin)?.into_iter().any(|r| r.is_write() && r.resource != "leases");
         Ok((!written).then_some(begin))
     })
@@ -50,6 +60,15 @@ async fn idle(ctx: Arc<Ctx>) -> Result<()> {
     let written: Vec<&Request> = asked.iter().filter(|r| r.is_write() && r.resource != "leases").collect();
     ensure!(written.is_empty(), "{written:?}");
     Ok(())
+}
+
+/// A pod takes its time to leave, and its agent's status says when it is gone.
+async fn is_anything_leaving(cluster: &Cluster) -> Result<bool> {
+    let pods = Api::<Pod>::all(cluster.client()).list_metadata(&ListParams::default()).await?;
+    let namespaces = Api::<Namespace>::all(cluster.client()).list_metadata(&ListParams::default()).await?;
+    let is_leaving = |metadata: &ObjectMeta| metadata.deletion_timestamp.is_some();
+    let mut all = pods.iter().map(|pod| &pod.metadata).chain(namespaces.iter().map(|one| &one.metadata));
+    Ok(all.any(is_leaving))
 }
 
 async fn paused(ctx: Arc<Ctx>) -> Result<()> {
