@@ -20,6 +20,7 @@ mod observability;
 mod overflow;
 mod refusals;
 mod robustness;
+mod samples;
 mod scaling;
 
 use std::{process::ExitCode, sync::Arc};
@@ -58,6 +59,7 @@ fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         gateways::trials(ctx),
         interruptions::trials(ctx),
         scaling::trials(ctx),
+        samples::trials(ctx),
         doctor::trials(ctx),
         leadership::trials(ctx),
         namespaces::trials(ctx),
