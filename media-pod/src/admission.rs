@@ -18,11 +18,16 @@ use crate::token;
 /// A slot waits for its stream as long as the token that opens it is good.
 pub const RESERVATION: Duration = token::LIFETIME;
 
+/// A caller who waits asks again at least this often: three seconds of silence, a sentence, and a slow line.
+const WAITING: Duration = Duration::from_secs(12);
+
 /// Whether a call is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It has a slot.
     Admitted,
+    /// It has none yet, and asks again in a moment.
+    Waits,
     /// It gets a sentence.
     Refused(CallRefusal),
 }
@@ -47,31 +52,48 @@ impl Admission<'_> {
         }
         // The limits of another agent of the number are not in this one's file; its pods announced their capacity.
         let limits = if is_own { self.own_limits(&call.from) } else { bound_by_capacity(None) };
-        match self.reserve(call, limits, now).await {
+        let may_wait = self.may_wait(call, now);
+        let waits_until = may_wait.then(|| now.plus(WAITING));
+        match self.reserve(call, limits, now, waits_until).await {
             Some(Reservation::Granted | Reservation::Held) => Verdict::Admitted,
+            Some(Reservation::Refused(CallRefusal::Full | CallRefusal::Concurrency)) if may_wait => {
+                Verdict::Waits
+            }
             Some(Reservation::Refused(refusal)) => Verdict::Refused(refusal),
-            None => self.admit_alone(call),
+            None => self.admit_alone(call, now),
         }
     }
 
-    /// Decides about a new call without the store: by what this pod carries.
-    pub fn admit_alone(&self, call: &CallRecord) -> Verdict {
+    /// Decides about a new call without the store: by what this pod carries. Who waits asks again, and most likely another
+    /// pod.
+    pub fn admit_alone(&self, call: &CallRecord, now: UnixMs) -> Verdict {
         let has_room = self.metrics.active_calls.get() < i64::from(self.agent.max_calls_per_pod);
         match self.is_own(call) {
             true if self.agent.suspended => Verdict::Refused(CallRefusal::Suspended),
+            true if !has_room && self.may_wait(call, now) => Verdict::Waits,
             true if !has_room => Verdict::Refused(CallRefusal::Full),
             true | false => Verdict::Admitted,
         }
     }
 
-    /// Keeps a slot for a call that goes on: it was admitted before, so nothing bounds it now.
-    pub async fn readmit(&self, call: &CallRecord, now: UnixMs) {
-        self.reserve(call, SlotLimits::default(), now).await;
+    fn may_wait(&self, call: &CallRecord, now: UnixMs) -> bool {
+        now.since(call.origin) < Ms::from_secs(u64::from(self.agent.overflow_wait_seconds))
     }
 
-    async fn reserve(&self, call: &CallRecord, limits: SlotLimits, now: UnixMs) -> Option<Reservation> {
+    /// Keeps a slot for a call that goes on: it was admitted before, so nothing bounds it now.
+    pub async fn readmit(&self, call: &CallRecord, now: UnixMs) {
+        self.reserve(call, SlotLimits::default(), now, None).await;
+    }
+
+    async fn reserve(
+        &self,
+        call: &CallRecord,
+        limits: SlotLimits,
+        now: UnixMs,
+        waits_until: Option<UnixMs>,
+    ) -> Option<Reservation> {
         let until = now.plus(RESERVATION);
-        let request = SlotRequest { agent: &call.agent, call: &call.call, now, until, limits };
+        let request = SlotRequest { agent: &call.agent, call: &call.call, now, until, waits_until, limits };
         match self.store.reserve_slot(&request).await {
             Ok(reservation) => Some(reservation),
             Err(error) => {

@@ -52,6 +52,9 @@ async fn renew(pod: &Pod, now: UnixMs) -> Result<(), StoreError> {
         pod.calls.tell(&leg.call, leg.epoch, notice);
     }
     let slots = pod.store.count_slots(&key, now).await?;
-    pod.metrics.reserved_slots.set(i64::try_from(slots.reserved).unwrap_or(i64::MAX));
+    let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    pod.metrics.waiting_calls.set(gauge(slots.waiting));
+    // Who waits needs a pod as much as who has a slot: the number of pods follows the sum.
+    pod.metrics.reserved_slots.set(gauge(slots.reserved + slots.waiting));
     Ok(())
 }

@@ -21,8 +21,10 @@ pub struct Metrics {
     pub active_calls: IntGauge,
     /// `maxCallsPerPod` of the loaded agent file.
     pub call_capacity: IntGauge,
-    /// Slots reserved over all pods for calls that still ring.
+    /// Calls that still ring, over all pods: slots reserved for them, and those that wait for one.
     pub reserved_slots: IntGauge,
+    /// Of those, the calls that wait because every pod is full.
+    pub waiting_calls: IntGauge,
     /// 1 from SIGTERM on.
     pub draining: IntGauge,
     /// Media streams that became a leg of a call.
@@ -118,7 +120,12 @@ impl Metrics {
             reserved_slots: gauge(
                 r,
                 "switchboard_reserved_slots",
-                "Slots reserved over all pods of the agent for calls that still ring.",
+                "Calls of the agent that still ring, over all pods: with a slot reserved, or waiting for one.",
+            )?,
+            waiting_calls: gauge(
+                r,
+                "switchboard_waiting_calls",
+                "Of those, the calls that wait because every pod of the agent is full.",
             )?,
             draining: gauge(r, "switchboard_draining", "1 from SIGTERM on.")?,
             legs_started: counters(

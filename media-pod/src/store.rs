@@ -7,6 +7,9 @@
 //! A *slot* is a call's place in the agent's capacity. It is reserved when the call is announced, claimed when its stream
 //! starts, kept alive by the owner's renewals (so it doubles as the call's lease), and expires by itself.
 //!
+//! A call for which every pod is full may *wait*: then it is counted, and a slot that becomes free is its own before it
+//! is a newcomer's.
+//!
 //! Values may hold numbers and words; errors and logs never do.
 
 pub mod memory;
@@ -118,6 +121,8 @@ pub struct SlotRequest<'a> {
     pub now: UnixMs,
     /// It expires then, unless it is claimed.
     pub until: UnixMs,
+    /// Whether a call that finds every pod full waits for a slot, and until when that is believed if it does not ask again.
+    pub waits_until: Option<UnixMs>,
     /// What bounds it.
     pub limits: SlotLimits,
 }
@@ -153,6 +158,8 @@ pub enum Reservation {
 pub struct Slots {
     /// Announced, no stream yet.
     pub reserved: u64,
+    /// Announced, and no slot yet.
+    pub waiting: u64,
     /// With a stream.
     pub active: u64,
 }
@@ -238,7 +245,8 @@ pub trait Store: Send + Sync {
     /// Asks the owner to hang up; false when the call is not known or over.
     fn request_hang_up<'a>(&'a self, call: &'a CallSid) -> Answer<'a, bool>;
 
-    /// Reserves a slot within the limits. A call that has one keeps it.
+    /// Reserves a slot within the limits. A call that has one keeps it. What is left when those who wait have theirs is for
+    /// calls that did not wait.
     fn reserve_slot<'a>(&'a self, request: &'a SlotRequest<'a>) -> Answer<'a, Reservation>;
     /// The call's stream started: its slot is in use until `until`, or a later renewal.
     fn claim_slot<'a>(&'a self, agent: &'a AgentKey, call: &'a CallSid, until: UnixMs) -> Answer<'a, ()>;

@@ -31,7 +31,7 @@ use self::after::{After, Pause, Tally, after_leg, after_transfer, after_unseen};
 use self::answer::{NextStream, Twiml};
 pub use self::answer::{TOKEN_PARAMETER, stream_url};
 use self::carried::Carried;
-use self::overflow::{Instead, Tried, instead};
+use self::overflow::{Instead, Tried, instead, voice_url};
 use self::request::{CallForm, Refusal, Verified};
 use crate::admission::{Admission, Sentence, Verdict, sentence_for};
 use crate::clock::{Clock, UnixMs};
@@ -78,7 +78,8 @@ async fn handle_voice(
         let Verified { agent, form, query } =
             request::verify(&state, &namespace, &agent, "voice", request).await?;
         let webhook = Webhook::new(&state, &agent, &form);
-        let answer = webhook.answer_voice(&Tried::of_query(query.as_deref())).await;
+        let (tried, carried) = (Tried::of_query(query.as_deref()), Carried::of_query(query.as_deref()));
+        let answer = webhook.answer_voice(&tried, carried).await;
         webhook.traced("webhook voice", answer)
     };
     state.respond(outcome.await)
@@ -146,8 +147,8 @@ impl<'a> Webhook<'a> {
     }
 
     /// A call is announced, for the first time or again, or comes over from agents that had no slot for it.
-    async fn answer_voice(&self, tried: &Tried) -> Result<Twiml, Refusal> {
-        let announced = if tried.is_empty() { self.announced() } else { self.taken_over() };
+    async fn answer_voice(&self, tried: &Tried, carried: Carried) -> Result<Twiml, Refusal> {
+        let announced = if tried.is_empty() { self.announced(carried) } else { self.own(carried) };
         if self.form.status.is_final() {
             return Ok(Twiml::nothing());
         }
@@ -158,7 +159,7 @@ impl<'a> Webhook<'a> {
             store.assign_call(&announced).await
         };
         let Some(known) = self.counted(known) else {
-            let verdict = self.admission().admit_alone(&announced);
+            let verdict = self.admission().admit_alone(&announced, self.now);
             return self.answer_new(&announced, verdict, tried);
         };
         if known.ended.is_some() {
@@ -178,6 +179,11 @@ impl<'a> Webhook<'a> {
             Verdict::Admitted => {
                 let (epoch, pause, tally) = (Epoch(0), Pause::default(), Tally::default());
                 self.connect(NextStream { call, epoch, pause, tally })
+            }
+            Verdict::Waits => {
+                let carried = Carried { origin: Some(call.origin), ..Carried::default() };
+                let again = voice_url(self.agent, &self.agent.name, tried, carried);
+                Ok(answer::wait(self.agent, again, self.form.status))
             }
             Verdict::Refused(refusal) => Ok(self.answer_refused(call, refusal, tried)),
         }
@@ -228,7 +234,7 @@ impl<'a> Webhook<'a> {
         carried: Carried,
     ) -> Result<Twiml, Refusal> {
         let record = known.and_then(|known| known.record.as_ref());
-        let call = record.cloned().unwrap_or_else(|| self.carried_call(carried));
+        let call = record.cloned().unwrap_or_else(|| self.own(carried));
         let after = match known {
             Some(known) => after_leg(epoch, known, carried.tally, self.agent.recovery.attempts),
             None => after_unseen(epoch, carried.tally),
@@ -313,27 +319,22 @@ impl<'a> Webhook<'a> {
     }
 
     /// The call as this request tells it.
-    fn announced(&self) -> CallRecord {
+    fn announced(&self, carried: Carried) -> CallRecord {
         let name = choose_agent(self.agent, self.form.to.expose(), &self.form.call).to_owned();
-        self.answered_by(AgentKey { namespace: self.agent.namespace.clone(), name })
+        self.answered_by(AgentKey { namespace: self.agent.namespace.clone(), name }, carried)
     }
 
-    /// The call as this agent takes it from another. Its number may be shared out here as well: that was done before.
-    fn taken_over(&self) -> CallRecord {
-        self.answered_by(self.own_key())
+    /// The same of a call that is this agent's already: another had no slot for it, or its stream is over. Its number may be
+    /// shared out here as well; that was done before.
+    fn own(&self, carried: Carried) -> CallRecord {
+        self.answered_by(self.own_key(), carried)
     }
 
-    /// The call of a stream as its URL tells it: it is this agent's, whose action was asked.
-    fn carried_call(&self, carried: Carried) -> CallRecord {
-        let call = self.answered_by(self.own_key());
-        CallRecord { origin: carried.origin.unwrap_or(call.origin), ..call }
-    }
-
-    fn answered_by(&self, agent: AgentKey) -> CallRecord {
+    fn answered_by(&self, agent: AgentKey, carried: Carried) -> CallRecord {
         CallRecord {
             call: self.form.call.clone(),
             agent,
-            origin: self.now,
+            origin: carried.origin.unwrap_or(self.now),
             from: self.form.from.clone(),
             to: self.form.to.clone(),
         }

@@ -100,6 +100,11 @@ pub struct Overflow {
     /// else its own overflow decides, and no agent is asked twice for one call. `Forward`: a transfer target is called.
     #[serde(rename = "type", default)]
     pub kind: OverflowType,
+    /// For so long after its announcement a call waits for a slot first, while pods start or other calls end: the phone
+    /// rings on. Without it 30 with type `Message`, and 0 with the others, where somebody else can answer at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 60))]
+    pub wait_seconds: Option<u32>,
     /// Settings of type `Message`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<OverflowMessage>,
@@ -115,6 +120,7 @@ impl Default for Overflow {
     fn default() -> Self {
         Self {
             kind: OverflowType::Message,
+            wait_seconds: None,
             message: Some(OverflowMessage::default()),
             agent: None,
             forward: None,

@@ -53,6 +53,9 @@ pub struct AgentFile {
     /// What a caller gets when no slot is free.
     #[serde(default)]
     pub overflow: Overflow,
+    /// Seconds after its announcement for which a call waits for a slot before it gets that.
+    #[serde(default)]
+    pub overflow_wait_seconds: u32,
     /// What happens to a call whose pod died.
     #[serde(default)]
     pub recovery: Recovery,

@@ -39,6 +39,7 @@ struct Call {
 struct Agent {
     reserved: HashMap<CallSid, UnixMs>,
     active: HashMap<CallSid, UnixMs>,
+    waiting: HashMap<CallSid, UnixMs>,
     pods: HashMap<String, (UnixMs, u32)>,
     callers: HashMap<String, HashMap<CallSid, UnixMs>>,
     /// Day and talk time on it.
@@ -90,11 +91,12 @@ impl Agent {
     fn expire(&mut self, now: UnixMs) {
         self.reserved.retain(|_, until| *until > now);
         self.active.retain(|_, until| *until > now);
+        self.waiting.retain(|_, until| *until > now);
         self.pods.retain(|_, (until, _)| *until > now);
     }
 
     fn reserve(&mut self, request: &SlotRequest<'_>) -> Reservation {
-        let SlotRequest { agent: _, call, now, until, limits } = request;
+        let SlotRequest { agent: _, call, now, until, waits_until, limits } = request;
         self.expire(*now);
         if self.active.contains_key(*call) || self.reserved.contains_key(*call) {
             return Reservation::Held;
@@ -121,9 +123,15 @@ impl Agent {
         let announced: u64 = self.pods.values().map(|(_, capacity)| u64::from(*capacity)).sum();
         let capacity =
             if self.pods.is_empty() { limits.assumed_capacity.map(u64::from) } else { Some(announced) };
-        if limits.is_bound_by_capacity && capacity.is_some_and(|most| used as u64 >= most) {
+        let before_it = if self.waiting.contains_key(*call) { 0 } else { self.waiting.len() };
+        let taken = (used + before_it) as u64;
+        if limits.is_bound_by_capacity && capacity.is_some_and(|most| taken >= most) {
+            if let Some(until) = waits_until {
+                self.waiting.insert((*call).clone(), *until);
+            }
             return Reservation::Refused(CallRefusal::Full);
         }
+        self.waiting.remove(*call);
         if let Some((caller, _)) = &limits.calls_of_caller {
             self.callers.entry(caller.expose().clone()).or_default().insert((*call).clone(), *now);
         }
@@ -202,6 +210,7 @@ impl Store for MemoryStore {
         self.with(|contents| {
             let agent = contents.agent(agent);
             agent.reserved.remove(call);
+            agent.waiting.remove(call);
             agent.active.insert(call.clone(), until);
         })
     }
@@ -210,6 +219,7 @@ impl Store for MemoryStore {
         self.with(|contents| {
             let agent = contents.agent(agent);
             agent.reserved.remove(call);
+            agent.waiting.remove(call);
             agent.active.remove(call);
         })
     }
@@ -218,7 +228,12 @@ impl Store for MemoryStore {
         self.with(|contents| {
             let agent = contents.agent(agent);
             agent.expire(now);
-            Slots { reserved: agent.reserved.len() as u64, active: agent.active.len() as u64 }
+            let count = |calls: &HashMap<CallSid, UnixMs>| calls.len() as u64;
+            Slots {
+                reserved: count(&agent.reserved),
+                waiting: count(&agent.waiting),
+                active: count(&agent.active),
+            }
         })
     }
 

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | `sb1:{<CallSid>}:call` | hash | `record`, `epoch`, `owner`, `progress`, `ended`, `hangup`, `ending:<epoch>` |
 //! | `sb1:{<CallSid>}:journal` | hash | `<epoch>:<sequence>` → entry |
-//! | `sb1:agent:{<ns>/<name>}:reserved`, `:active` | sorted set | CallSid by expiry |
+//! | `sb1:agent:{<ns>/<name>}:reserved`, `:active`, `:waiting` | sorted set | CallSid by expiry |
 //! | `sb1:agent:{<ns>/<name>}:pods`, `:capacity` | sorted set, hash | pods by expiry, what each takes |
 //! | `sb1:agent:{<ns>/<name>}:caller:<hash>` | sorted set | CallSid by time |
 //! | `sb1:agent:{<ns>/<name>}:talked:<day>` | integer | milliseconds |
@@ -169,14 +169,16 @@ fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|_| StoreError::Malformed("value of ours"))
 }
 
-/// KEYS: reserved, active, pods, capacity, talked, caller. ARGV: call, now, until, then limits (−1: none): assumed
-/// capacity, whether capacity counts, concurrent calls, calls of the caller, talk time; window of the caller's calls.
+/// KEYS: reserved, active, pods, capacity, talked, caller, waiting. ARGV: call, now, until, then limits (−1: none): assumed
+/// capacity, whether capacity counts, concurrent calls, calls of the caller, talk time; window of the caller's calls;
+/// retention; until when the call waits if every pod is full (−1: it does not).
 const RESERVE: &str = r"
 local call, now, till = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local assumed, bound, concurrent = tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6])
 local of_caller, talk, window = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now)
 for _, pod in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do
   redis.call('HDEL', KEYS[4], pod)
   redis.call('ZREM', KEYS[3], pod)
@@ -195,7 +197,16 @@ if #pods > 0 then
   capacity = 0
   for _, pod in ipairs(pods) do capacity = capacity + tonumber(redis.call('HGET', KEYS[4], pod) or '0') end
 end
-if bound and capacity >= 0 and used >= capacity then return 'full' end
+local before_it = 0
+if not redis.call('ZSCORE', KEYS[7], call) then before_it = redis.call('ZCARD', KEYS[7]) end
+if bound and capacity >= 0 and used + before_it >= capacity then
+  if tonumber(ARGV[11]) >= 0 then
+    redis.call('ZADD', KEYS[7], ARGV[11], call)
+    redis.call('PEXPIRE', KEYS[7], ARGV[10])
+  end
+  return 'full'
+end
+redis.call('ZREM', KEYS[7], call)
 if of_caller >= 0 then
   redis.call('ZADD', KEYS[6], now, call)
   redis.call('PEXPIRE', KEYS[6], window)
@@ -343,7 +354,7 @@ impl Store for RedisStore {
 
     fn reserve_slot<'a>(&'a self, request: &'a SlotRequest<'a>) -> Answer<'a, Reservation> {
         Box::pin(async move {
-            let SlotRequest { agent, call, now, until, limits } = request;
+            let SlotRequest { agent, call, now, until, waits_until, limits } = request;
             let caller = limits.calls_of_caller.as_ref();
             let keys = [
                 agent_key(agent, "reserved"),
@@ -352,6 +363,7 @@ impl Store for RedisStore {
                 agent_key(agent, "capacity"),
                 agent_key(agent, &format!("talked:{}", now.day())),
                 caller_key(agent, caller.map_or("", |(caller, _)| caller.expose())),
+                agent_key(agent, "waiting"),
             ];
             let mut command = eval(RESERVE, &keys);
             command.arg(call.as_str()).arg(now.0).arg(until.0);
@@ -361,6 +373,7 @@ impl Store for RedisStore {
             command.arg(limit(caller.map(|(_, most)| u64::from(*most))));
             command.arg(limit(limits.talk_time_per_day.map(|time| time.0)));
             command.arg(milliseconds(CALLER_WINDOW)).arg(milliseconds(RETENTION));
+            command.arg(limit(waits_until.map(|until| until.0)));
             let word: String = self.ask(&command).await?;
             Ok(match word.as_str() {
                 "granted" => Reservation::Granted,
@@ -380,6 +393,7 @@ impl Store for RedisStore {
             let mut pipeline = pipe();
             pipeline.atomic();
             pipeline.zrem(agent_key(agent, "reserved"), call.as_str()).ignore();
+            pipeline.zrem(agent_key(agent, "waiting"), call.as_str()).ignore();
             pipeline.zadd(&active, call.as_str(), until.0).ignore();
             pipeline.pexpire(&active, milliseconds(RETENTION) as i64).ignore();
             self.ask_all(&pipeline).await
@@ -389,8 +403,9 @@ impl Store for RedisStore {
     fn release_slot<'a>(&'a self, agent: &'a AgentKey, call: &'a CallSid) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut pipeline = pipe();
-            pipeline.zrem(agent_key(agent, "reserved"), call.as_str()).ignore();
-            pipeline.zrem(agent_key(agent, "active"), call.as_str()).ignore();
+            for key in ["reserved", "waiting", "active"] {
+                pipeline.zrem(agent_key(agent, key), call.as_str()).ignore();
+            }
             self.ask_all(&pipeline).await
         })
     }
@@ -399,10 +414,11 @@ impl Store for RedisStore {
         Box::pin(async move {
             let after = format!("({}", now.0);
             let mut pipeline = pipe();
-            pipeline.zcount(agent_key(agent, "reserved"), &after, "+inf");
-            pipeline.zcount(agent_key(agent, "active"), &after, "+inf");
-            let (reserved, active) = self.ask_all(&pipeline).await?;
-            Ok(Slots { reserved, active })
+            for key in ["reserved", "waiting", "active"] {
+                pipeline.zcount(agent_key(agent, key), &after, "+inf");
+            }
+            let (reserved, waiting, active) = self.ask_all(&pipeline).await?;
+            Ok(Slots { reserved, waiting, active })
         })
     }
 

@@ -87,8 +87,8 @@ fn record(number: u32) -> CallRecord {
 
 async fn reserve(store: &dyn Store, number: u32, now: UnixMs, limits: &SlotLimits) -> Reservation {
     let (agent, call) = (agent("sales"), call(number));
-    let request =
-        SlotRequest { agent: &agent, call: &call, now, until: now.plus(MINUTE), limits: limits.clone() };
+    let (until, waits_until, limits) = (now.plus(MINUTE), None, limits.clone());
+    let request = SlotRequest { agent: &agent, call: &call, now, until, waits_until, limits };
     store.reserve_slot(&request).await.unwrap()
 }
 
@@ -193,15 +193,24 @@ async fn slots_are_bounded_held_claimed_released_and_expire() {
         assert_eq!(reserve(store, 1, NOW, &limits).await, Reservation::Held);
         assert_eq!(reserve(store, 2, NOW, &limits).await, Reservation::Granted);
         assert_eq!(reserve(store, 3, NOW, &limits).await, full);
-        assert_eq!(store.count_slots(&sales, NOW).await.unwrap(), Slots { reserved: 2, active: 0 });
+        assert_eq!(
+            store.count_slots(&sales, NOW).await.unwrap(),
+            Slots { reserved: 2, waiting: 0, active: 0 }
+        );
 
         store.claim_slot(&sales, &call(1), NOW.plus(2 * MINUTE)).await.unwrap();
-        assert_eq!(store.count_slots(&sales, NOW).await.unwrap(), Slots { reserved: 1, active: 1 });
+        assert_eq!(
+            store.count_slots(&sales, NOW).await.unwrap(),
+            Slots { reserved: 1, waiting: 0, active: 1 }
+        );
         assert_eq!(reserve(store, 1, NOW, &limits).await, Reservation::Held);
         assert_eq!(reserve(store, 3, NOW, &limits).await, full);
 
         let later = NOW.plus(MINUTE);
-        assert_eq!(store.count_slots(&sales, later).await.unwrap(), Slots { reserved: 0, active: 1 });
+        assert_eq!(
+            store.count_slots(&sales, later).await.unwrap(),
+            Slots { reserved: 0, waiting: 0, active: 1 }
+        );
         assert_eq!(reserve(store, 3, later, &limits).await, Reservation::Granted);
         assert_eq!(reserve(store, 4, later, &limits).await, full);
         store.release_slot(&sales, &call(1)).await.unwrap();
@@ -236,6 +245,47 @@ async fn capacity_is_what_the_pods_announce_and_assumed_until_one_did() {
         assert_eq!(reserve(store, 4, NOW.plus(MINUTE / 4), &limits).await, full);
         let unbound = SlotLimits { is_bound_by_capacity: false, ..limits };
         assert_eq!(reserve(store, 4, NOW, &unbound).await, Reservation::Granted);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_that_wait_are_counted_and_come_before_newcomers() {
+    on_each_store(async |store| {
+        let sales = agent("sales");
+        let limits =
+            SlotLimits { assumed_capacity: Some(1), is_bound_by_capacity: true, ..SlotLimits::default() };
+        let full = Reservation::Refused(CallRefusal::Full);
+        let wait = async |number, now: UnixMs| {
+            let (call, limits) = (call(number), limits.clone());
+            let waits_until = Some(now.plus(MINUTE / 4));
+            let until = now.plus(MINUTE);
+            let request = SlotRequest { agent: &sales, call: &call, now, until, waits_until, limits };
+            store.reserve_slot(&request).await.unwrap()
+        };
+        let waiting = async |now| store.count_slots(&sales, now).await.unwrap().waiting;
+        assert_eq!(wait(1, NOW).await, Reservation::Granted);
+        assert_eq!((wait(2, NOW).await, wait(3, NOW).await), (full, full));
+        assert_eq!((wait(2, NOW).await, waiting(NOW).await), (full, 2));
+        // Who does not wait is not counted.
+        assert_eq!((reserve(store, 4, NOW, &limits).await, waiting(NOW).await), (full, 2));
+
+        store.release_slot(&sales, &call(1)).await.unwrap();
+        assert_eq!(reserve(store, 4, NOW, &limits).await, full, "it is for those who wait");
+        assert_eq!((wait(3, NOW).await, waiting(NOW).await), (Reservation::Granted, 1));
+        // A call that goes on is not asked to wait, and one that hung up does not.
+        assert_eq!(reserve(store, 5, NOW, &SlotLimits::default()).await, Reservation::Granted);
+        store.release_slot(&sales, &call(2)).await.unwrap();
+        assert_eq!(waiting(NOW).await, 0);
+
+        // Nor is one that was not heard of again.
+        assert_eq!((wait(6, NOW).await, waiting(NOW).await), (full, 1));
+        let later = NOW.plus(MINUTE / 4);
+        assert_eq!(waiting(later).await, 0);
+        for number in [3, 5] {
+            store.release_slot(&sales, &call(number)).await.unwrap();
+        }
+        assert_eq!(reserve(store, 4, later, &limits).await, Reservation::Granted);
     })
     .await;
 }
@@ -298,7 +348,7 @@ async fn a_renewal_keeps_slots_and_says_how_each_leg_stands() {
             [Standing::Held, Standing::HangUpRequested, Standing::Superseded, Standing::Over, Standing::Held];
         assert_eq!(standings, expected);
         let kept = store.count_slots(&sales, NOW.plus(MINUTE)).await.unwrap();
-        assert_eq!(kept, Slots { reserved: 0, active: 5 });
+        assert_eq!(kept, Slots { reserved: 0, waiting: 0, active: 5 });
         let progress = async |number| store.load_call(&call(number)).await.unwrap().unwrap().progress;
         assert_eq!(progress(1).await, Some(Epoch(1)));
         assert_eq!(progress(2).await, None);
@@ -377,7 +427,10 @@ async fn of_many_at_once_exactly_as_many_get_a_slot_or_a_leg_as_there_are() {
         let reservations = (1..=40).map(|number| reserve(store, number, NOW, &limits));
         let granted = futures_util::future::join_all(reservations).await;
         assert_eq!(granted.iter().filter(|reservation| **reservation == Reservation::Granted).count(), 7);
-        assert_eq!(store.count_slots(&agent("sales"), NOW).await.unwrap(), Slots { reserved: 7, active: 0 });
+        assert_eq!(
+            store.count_slots(&agent("sales"), NOW).await.unwrap(),
+            Slots { reserved: 7, waiting: 0, active: 0 }
+        );
 
         let owners: Vec<String> = (0..20).map(|number| format!("pod-{number}")).collect();
         let sid = call(1);

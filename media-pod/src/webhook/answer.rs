@@ -4,10 +4,11 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use call_session::Epoch;
 use call_session::agent_file::{AgentFile, Carrier, Keyring, TransferTarget};
+use twilio::rest::CallStatus;
 use twilio::twiml::{self, Connect, Dial, Say, Stream};
 
 use super::after::{Pause, Tally};
-use super::carried::Carried;
+use super::carried::{Carried, with_query};
 use crate::admission::{Sentence, is_e164};
 use crate::clock::UnixMs;
 use crate::store::{AgentKey, CallRecord};
@@ -48,6 +49,30 @@ impl IntoResponse for Twiml {
     fn into_response(self) -> Response {
         ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], self.response.to_xml()).into_response()
     }
+}
+
+/// Seconds between a waiting caller's questions: how long a free slot stays empty at most.
+const WAIT: u32 = 3;
+
+/// The caller waits, and the carrier asks again there.
+///
+/// A `<Pause>` before anything else lets the phone ring, and costs nobody anything. Whether the carrier goes on ringing
+/// through a `<Redirect>` is not documented: if it answers, the caller is told that somebody is there.
+pub(super) fn wait(agent: &AgentFile, url: String, status: CallStatus) -> Twiml {
+    let response = match status {
+        CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing => twiml::Response::new(),
+        CallStatus::InProgress
+        | CallStatus::Completed
+        | CallStatus::Busy
+        | CallStatus::Failed
+        | CallStatus::NoAnswer
+        | CallStatus::Canceled
+        | CallStatus::Unknown => {
+            let Sentence { text, language } = Sentence::ours(agent, |phrases| phrases.one_moment);
+            twiml::Response::new().say(Say::in_language(&text, &language))
+        }
+    };
+    Twiml { response: response.pause(WAIT).redirect(format!("{url}#{RETRIES}")), word: "wait" }
 }
 
 /// A stream that is to be opened for a call.
@@ -109,7 +134,6 @@ pub fn stream_url(public_url: &str, agent: &AgentKey) -> String {
 const RETRIES: &str = "rc=5&rp=5xx,ct";
 
 fn action_url(public_url: &str, agent: &AgentKey, epoch: Epoch, carried: Carried) -> String {
-    let query = carried.query();
-    let mark = if query.is_empty() { "" } else { "?" };
-    format!("{public_url}/{agent}/twilio/action/{}{mark}{query}#{RETRIES}", epoch.0)
+    let url = format!("{public_url}/{agent}/twilio/action/{}", epoch.0);
+    format!("{}#{RETRIES}", with_query(url, carried.pairs()))
 }

@@ -1,7 +1,8 @@
-//! What a stream's action URL tells the pod that is asked there: pure.
+//! What a URL that was answered before tells the pod that is asked there: pure.
 //!
-//! The carrier gives the URL back, signed with its query, when the stream is over. What decides how a call goes on is
-//! therefore known where the store does not answer. Must never hold a number or a word of the call: URLs are logged.
+//! The carrier asks at a stream's action when the stream is over, and again at the voice webhook for a caller who waits, and
+//! signs the URL with its query. What decides how a call goes on is therefore known where the store does not answer. Must
+//! never hold a number or a word of the call: URLs are logged.
 
 use call_session::Epoch;
 
@@ -13,7 +14,7 @@ const REACHED: &str = "reached";
 const SPARED: &str = "spared";
 const UNSEEN: &str = "unseen";
 
-/// What was known when the stream was opened.
+/// What was known when the URL was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Carried {
     /// When the call began, if the URL says so.
@@ -23,7 +24,8 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Out of a request's query. What is missing or unreadable is as in a call's first URL: another release wrote it.
+    /// Out of a request's query. What is missing or unreadable is as for a call that was just announced: nobody, or
+    /// another release, wrote it.
     pub(super) fn of_query(query: Option<&str>) -> Self {
         let mut carried = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -39,18 +41,21 @@ impl Carried {
         carried
     }
 
-    /// The query; a count of zero is left out.
-    pub(super) fn query(self) -> String {
+    /// For a query; a count of zero is left out.
+    pub(super) fn pairs(self) -> impl Iterator<Item = (&'static str, String)> {
         let Self { origin, tally: Tally { reached, spared, unseen } } = self;
         let counts = [(REACHED, reached.0), (SPARED, spared), (UNSEEN, unseen)];
-        let counts =
-            counts.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name, u64::from(count)));
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, number) in origin.map(|UnixMs(at)| (ORIGIN, at)).into_iter().chain(counts) {
-            query.append_pair(name, &number.to_string());
-        }
-        query.finish()
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let origin = origin.map(|UnixMs(at)| (ORIGIN, at.to_string()));
+        origin.into_iter().chain(counts.map(|(name, count)| (name, count.to_string())))
     }
+}
+
+/// A URL with a query, if there is anything to tell.
+pub(super) fn with_query<'a>(url: String, pairs: impl Iterator<Item = (&'a str, String)>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let query = query.extend_pairs(pairs).finish();
+    if query.is_empty() { url } else { format!("{url}?{query}") }
 }
 
 #[cfg(test)]
@@ -63,14 +68,15 @@ mod tests {
         let cases = [
             (
                 Carried { origin: Some(UnixMs(1_790_000_000_000)), tally },
-                "origin=1790000000000&reached=3&spared=2&unseen=1",
+                "?origin=1790000000000&reached=3&spared=2&unseen=1",
             ),
-            (Carried { origin: Some(UnixMs(7)), tally: Tally::default() }, "origin=7"),
+            (Carried { origin: Some(UnixMs(7)), tally: Tally::default() }, "?origin=7"),
             (Carried::default(), ""),
         ];
         for (carried, query) in cases {
-            assert_eq!(carried.query(), query);
-            assert_eq!(Carried::of_query(Some(query)), carried);
+            let url = with_query("https://voice.example.com/a".to_owned(), carried.pairs());
+            assert_eq!(url, format!("https://voice.example.com/a{query}"));
+            assert_eq!(Carried::of_query(query.strip_prefix('?')), carried);
         }
     }
 

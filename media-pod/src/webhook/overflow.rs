@@ -6,6 +6,7 @@
 
 use call_session::agent_file::{AgentFile, Overflow, TransferTarget};
 
+use super::carried::{Carried, with_query};
 use crate::admission::{Sentence, sentence_for};
 use crate::metrics::CallRefusal;
 use crate::store::AgentKey;
@@ -80,7 +81,7 @@ pub(super) fn instead<'a>(
             if tried.holds(&other.name) || other.name == agent.name || tried.0.len() >= MOST_AGENTS {
                 return say();
             }
-            Instead::Ask(voice_url(agent, &other.name, &tried))
+            Instead::Ask(voice_url(agent, &other.name, &tried, Carried::default()))
         }
         Overflow::Forward { forward } => {
             let target = agent.transfer_targets.iter().find(|target| target.name == forward.transfer_target);
@@ -95,12 +96,10 @@ pub(super) fn instead<'a>(
     }
 }
 
-fn voice_url(agent: &AgentFile, other: &str, tried: &Tried) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in &tried.0 {
-        query.append_pair(TRIED, name);
-    }
-    format!("{}/{}/{other}/twilio/voice?{}", agent.public_url, agent.namespace, query.finish())
+/// An agent's voice webhook, asked about a call that these agents had no slot for.
+pub(super) fn voice_url(agent: &AgentFile, asked: &str, tried: &Tried, carried: Carried) -> String {
+    let url = format!("{}/{}/{asked}/twilio/voice", agent.public_url, agent.namespace);
+    with_query(url, tried.0.iter().map(|name| (TRIED, name.clone())).chain(carried.pairs()))
 }
 
 #[cfg(test)]

@@ -287,7 +287,7 @@ async fn a_new_call_gets_a_stream_with_a_token_a_record_and_a_slot() {
         to: Redacted::new("+15550000002".to_owned()),
     };
     assert_eq!(pod.state().await, Some(CallState { record: Some(record), ..CallState::default() }));
-    assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });
+    assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 0, active: 0 });
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn a_call_announced_again_is_the_same_call() {
     pod.advance(Duration::from_secs(3));
     let second = pod.claims(&pod.announce().await);
     assert_eq!(second, Claims { expires: first.expires + 3, ..first });
-    assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });
+    assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 0, active: 0 });
 }
 
 #[tokio::test]
@@ -473,7 +473,7 @@ async fn a_number_s_call_goes_to_the_agent_its_hash_chooses_and_stays_there() {
     let canary = AgentKey { name: "canary".to_owned(), ..sales() };
     assert_eq!(
         pod.state.store.count_slots(&canary, pod.now()).await.unwrap(),
-        Slots { reserved: 1, active: 0 }
+        Slots { reserved: 1, waiting: 0, active: 0 }
     );
     // The number's status callback arrives here, and frees the slot there.
     assert_eq!(pod.post("status", &with_status("completed")).await.status, 204);
@@ -500,7 +500,7 @@ async fn a_final_status_frees_the_slot_and_ends_the_call_once() {
         pod.post("status", &with_status("in-progress")).await,
         Answer { status: 204, body: String::new() }
     );
-    assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });
+    assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 0, active: 0 });
     pod.attach(0).await;
     let mut form = with_status("completed");
     form.push(("CallDuration", "30"));

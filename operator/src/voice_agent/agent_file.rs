@@ -152,6 +152,7 @@ pub fn render(sources: Sources<'_>) -> Result<file::AgentFile, Invalid> {
             max_minutes_per_day: limits.max_minutes_per_day,
         },
         overflow: render_overflow(overflow, overflow_agent, transfer_targets)?,
+        overflow_wait_seconds: overflow_wait_seconds(overflow),
         recovery: file::Recovery {
             kind: match recovery.kind {
                 RecoveryType::WithContext => file::RecoveryKind::WithContext,
@@ -208,7 +209,7 @@ fn render_overflow(
     overflow_agent: OverflowAgent,
     targets: &[TransferTarget],
 ) -> Result<file::Overflow, Invalid> {
-    let Overflow { kind, message, agent, forward } = overflow;
+    let Overflow { kind, wait_seconds: _, message, agent, forward } = overflow;
     let missing = |kind, member| Invalid::MissingMember { path: "overflow", kind, member };
     Ok(match kind {
         OverflowType::Message => file::Overflow::Message {
@@ -231,6 +232,17 @@ fn render_overflow(
             }
             file::Overflow::Forward { forward: file::OverflowForward { transfer_target } }
         }
+    })
+}
+
+/// Seconds for which callers let it ring when nobody else is there: an autoscaler that reads Prometheus has another pod
+/// within 25, and six rings are not unusual.
+const WAIT_FOR_SLOT: u32 = 30;
+
+fn overflow_wait_seconds(overflow: &Overflow) -> u32 {
+    overflow.wait_seconds.unwrap_or(match overflow.kind {
+        OverflowType::Message => WAIT_FOR_SLOT,
+        OverflowType::Agent | OverflowType::Forward => 0,
     })
 }
 

@@ -6,6 +6,7 @@ const SERVING: &str = "switchboard_draining{pods} == 0";
 const CALLS: &str = "sum(switchboard_active_calls{pods})";
 /// Every pod tells the same number of them.
 const RINGING: &str = "sum(max by (namespace, agent) (switchboard_reserved_slots{pods}))";
+const WAITING: &str = "sum(max by (namespace, agent) (switchboard_waiting_calls{pods}))";
 /// A pod that leaves is no room.
 const CAPACITY: &str = "sum(switchboard_call_capacity{pods} * on (namespace, pod) group_left () (switchboard_draining{pods} == bool 0))";
 
@@ -28,6 +29,9 @@ fn now() -> Row {
             "Calls on their way: the carrier was answered, their stream has not begun.",
         )
         .query("", RINGING),
+        Panel::stat("Waiting", "short", "Of those, callers who wait for a slot because every pod is full.")
+            .warns(1.0, 10.0)
+            .query("", WAITING),
         Panel::stat(
             "Room used",
             "percentunit",

@@ -3,9 +3,11 @@
 //! The trials share one monitoring stack and leave the agent as `moving.yaml` has it. Times are reported, not asserted:
 //! they are those of the test cluster (scrapes every second, the autoscaler every two).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::installation::{condition, resource, wait_until_ready};
@@ -18,12 +20,14 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE, http_get};
+use crate::interruptions::{events, reconfigure};
 use crate::main_job::{CALLER, NAMESPACE, NUMBER, ready};
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
         ctx.trial("autoscaling::1_pods_follow_live_calls_up_and_down_and_no_call_is_lost", follow),
         ctx.trial("autoscaling::2_without_prometheus_the_pods_are_held_and_calls_go_on", blind),
+        ctx.trial("autoscaling::3_forty_callers_at_two_a_second_are_all_answered", rush),
     ]
 }
 
@@ -103,6 +107,72 @@ async fn blind(ctx: Arc<Ctx>) -> Result<()> {
     let rest = [vec![calls[0].clone()], later].concat();
     sales.end(&rest).await?;
     sales.check(&[calls, rest].concat()).await?;
+    sales.put_back().await
+}
+
+/// Two pods with eight slots each are full with the 17th caller, three seconds after the 11th made a third pod necessary.
+/// Those who come before it is there let it ring; nobody is turned away.
+async fn rush(ctx: Arc<Ctx>) -> Result<()> {
+    const CALLERS: usize = 40;
+    const TARGET: usize = 5;
+    let monitoring = monitored(&ctx).await?;
+    let scaling = json!({"minReplicas": 2, "maxReplicas": 10, "targetCallsPerPod": TARGET});
+    let sales = Sales::scaled(&ctx, scaling, 8).await?;
+    // The longest there is: how slowly pods start here is not the question.
+    reconfigure(&ctx, &json!({"overflow": {"waitSeconds": 60}})).await?;
+    monitoring.wait_for_pods(NAMESPACE, "sales", 2.0).await?;
+
+    let began = Instant::now();
+    let ready = RefCell::new(vec![(2, Duration::ZERO)]);
+    let calling = async {
+        let mut arrivals = tokio::time::interval(Duration::from_millis(500));
+        let mut callers = Vec::new();
+        while callers.len() < CALLERS {
+            arrivals.tick().await;
+            callers.extend(sales.place(1).await?.into_iter().map(|sid| (sid, began.elapsed())));
+        }
+        wait_for("all forty to be put through", 2 * PATIENCE, async || {
+            let active = sales.active_calls().await?;
+            ensure!(active == Some(CALLERS as u64), "so many are: {active:?}");
+            Ok(Some(()))
+        })
+        .await?;
+        wait_for("pods for all forty", 2 * PATIENCE, async || {
+            Ok((sales.ready_pods().await? >= CALLERS / TARGET).then_some(()))
+        })
+        .await?;
+        anyhow::Ok(callers)
+    };
+    let callers = tokio::select! {
+        result = calling => result?,
+        result = sales.watch(&ready, began) => match result? {},
+    };
+
+    let ready = ready.into_inner();
+    for pods in 3..=CALLERS / TARGET {
+        // The first caller whom one pod less cannot carry at the target.
+        let (_, since) = callers.get((pods - 1) * TARGET).context("so many callers")?;
+        let (_, at) = ready.iter().find(|(count, _)| *count >= pods).context("so many pods")?;
+        let took = at.saturating_sub(*since).as_secs_f64();
+        report(format!("needs {pods} pods at {:.1} s, has them {took:.1} s later", since.as_secs_f64()));
+    }
+    let sids: Vec<String> = callers.into_iter().map(|(sid, _)| sid).collect();
+    let (mut waited, mut longest, mut bounced) = (0, 0, 0);
+    for sid in &sids {
+        let call = sales.call(sid).await?;
+        let verbs = events(&call, "verbStarted");
+        let waits = verbs.iter().filter(|event| event["verb"] == "Redirect").count();
+        waited += usize::from(waits > 0);
+        longest = waits.max(longest);
+        bounced += events(&call, "streamStarted").len() - 1;
+    }
+    report(format!(
+        "{CALLERS} callers at 2/s: all answered; {waited} let it ring, the longest for {} s; {bounced} streams met a full pod",
+        3 * longest,
+    ));
+    sales.end(&sids).await?;
+    sales.check(&sids).await?;
+    reconfigure(&ctx, &json!({"overflow": null})).await?;
     sales.put_back().await
 }
 
@@ -229,6 +299,19 @@ impl<'a> Sales<'a> {
     async fn ready_pods(&self) -> Result<usize> {
         let deployment = self.deployments.get("sales-media").await?;
         Ok(usize::try_from(deployment.status.and_then(|status| status.ready_replicas).unwrap_or_default())?)
+    }
+
+    /// Notes when there were more ready pods than ever before.
+    async fn watch(&self, most: &RefCell<Vec<(usize, Duration)>>, began: Instant) -> Result<Infallible> {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let pods = self.ready_pods().await?;
+            let mut most = most.borrow_mut();
+            if most.last().is_none_or(|(known, _)| pods > *known) {
+                most.push((pods, began.elapsed()));
+            }
+        }
     }
 
     async fn wait_for_ready_pods(&self, count: usize) -> Result<()> {

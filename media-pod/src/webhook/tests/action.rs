@@ -67,7 +67,7 @@ async fn a_leg_that_ended_without_a_word_is_followed_by_the_next_until_the_attem
         assert!(answer.body.contains(&action), "{answer:?}");
         let claims = pod.claims(&answer);
         assert_eq!((claims.epoch, claims.origin), (Epoch(epoch), origin));
-        assert_eq!(pod.slots().await, Slots { reserved: 1, active: 0 });
+        assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 0, active: 0 });
         pod.attach(epoch).await;
     }
     assert_eq!(pod.action(2).await, apology());
@@ -95,7 +95,7 @@ async fn a_call_that_goes_on_keeps_its_place_in_a_full_fleet() {
         pod.post("voice", &announcement("CA0123456789abcdef0123456789abcde1")).await.body.contains("<Stream")
     );
     assert!(pod.action(0).await.body.contains("<Stream"));
-    assert_eq!(pod.slots().await, Slots { reserved: 2, active: 0 });
+    assert_eq!(pod.slots().await, Slots { reserved: 2, waiting: 0, active: 0 });
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use call_session::agent_file::{Overflow, OverflowAgent, OverflowForward};
 
 use super::*;
 use crate::metrics::OverflowLabel;
+use crate::store::Renewal;
 
 /// The second call, which finds no slot.
 const SECOND: &str = "CA0123456789abcdef0123456789abcde1";
@@ -49,6 +50,103 @@ async fn agent_of(pod: &Pod, call: &str) -> String {
     state.unwrap().record.unwrap().agent.name
 }
 
+/// The answer to a caller who waits, announced then.
+fn ask_again(first: &str, tried: &str, origin: u64) -> Answer {
+    let query = format!("{tried}origin={origin}");
+    let again = format!("https://voice.example.com/moving/sales/twilio/voice?{query}#rc=5&amp;rp=5xx,ct");
+    twiml(&format!(r#"{first}<Pause length="3" /><Redirect method="POST">{again}</Redirect>"#))
+}
+
+#[tokio::test]
+async fn a_caller_waits_for_a_slot_and_is_put_through_when_one_is_free() {
+    let pod = Pod::new().configured(|agent| agent.overflow_wait_seconds = 20);
+    let pods = async |capacity| {
+        let (agent, now) = (super::sales(), pod.now());
+        let until = now.plus(Duration::from_secs(15));
+        let renewal = Renewal { agent: &agent, owner: "pod", capacity, now, until, legs: &[] };
+        pod.state.store.renew(&renewal).await.unwrap();
+    };
+    pods(1).await;
+    pod.announce().await;
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, ask_again("", "", NOW));
+    assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 1, active: 0 });
+    pod.advance(Duration::from_secs(3));
+    // Whether the carrier goes on ringing is not documented: here it does not.
+    let mut answered = announcement(SECOND);
+    answered[4].1 = "in-progress";
+    let moment = r#"<Say language="de-DE">Einen Moment, bitte.</Say>"#;
+    assert_eq!(pod.post("voice", &answered).await, ask_again(moment, "", NOW));
+
+    pod.advance(Duration::from_secs(6));
+    pods(2).await;
+    assert!(pod.post("voice", &answered).await.body.contains("<Stream"));
+    assert_eq!(pod.slots().await, Slots { reserved: 2, waiting: 0, active: 0 });
+    assert_eq!(pod.state.metrics.calls_refused.count(CallRefusal::Full), 0);
+}
+
+#[tokio::test]
+async fn who_waited_long_enough_gets_what_the_overflow_says() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let pod = one_slot(&store, "sales", "support").configured(|agent| agent.overflow_wait_seconds = 20);
+    pod.announce().await;
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, ask_again("", "", NOW));
+    pod.advance(Duration::from_secs(19));
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, ask_again("", "", NOW));
+    pod.advance(Duration::from_secs(1));
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, redirect("support/twilio/voice?tried=sales"));
+    assert_eq!(pod.state.metrics.calls_refused.count(CallRefusal::Concurrency), 1);
+
+    // The other agent counts from the announcement, too, and keeps in mind who was asked before.
+    let third = "CA0123456789abcdef0123456789abcde3";
+    let asked_before = pod.post("voice?tried=night", &announcement(third)).await;
+    assert_eq!(asked_before, ask_again("", "tried=night&amp;", NOW + 20_000));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_waiting_does_not_help() {
+    let pod = Pod::new().configured(|agent| {
+        agent.overflow_wait_seconds = 20;
+        agent.limits.max_calls_per_caller_per_hour = Some(1);
+    });
+    pod.announce().await;
+    let busy = "Alle Leitungen sind belegt &amp; besetzt.";
+    let refused = twiml(&format!(r#"<Say language="de-DE">{busy}</Say><Hangup />"#));
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, refused);
+}
+
+#[tokio::test]
+async fn where_the_store_is_silent_the_url_tells_since_when_a_caller_waits() {
+    let pod = Pod::without_store().configured(|agent| {
+        agent.overflow_wait_seconds = 20;
+        agent.max_calls_per_pod = 1;
+    });
+    pod.state.metrics.active_calls.set(1);
+    assert_eq!(pod.announce().await, ask_again("", "", NOW));
+    pod.advance(Duration::from_secs(19));
+    let again = format!("voice?origin={NOW}");
+    assert_eq!(pod.post(&again, &announcement(CALL)).await, ask_again("", "", NOW));
+    pod.advance(Duration::from_secs(1));
+    let busy = "Alle Leitungen sind belegt &amp; besetzt.";
+    let refused = twiml(&format!(r#"<Say language="de-DE">{busy}</Say><Hangup />"#));
+    assert_eq!(pod.post(&again, &announcement(CALL)).await, refused);
+    pod.state.metrics.active_calls.set(0);
+    assert_eq!(pod.claims(&pod.post(&again, &announcement(CALL)).await).origin, UnixMs(NOW));
+}
+
+#[tokio::test]
+async fn who_hangs_up_waits_no_more() {
+    let pod = Pod::new().configured(|agent| {
+        agent.overflow_wait_seconds = 20;
+        agent.max_calls_per_pod = 1;
+    });
+    pod.announce().await;
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, ask_again("", "", NOW));
+    let mut gone = announcement(SECOND);
+    gone[4].1 = "no-answer";
+    assert_eq!(pod.post("status", &gone).await.status, 204);
+    assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 0, active: 0 });
+}
+
 #[tokio::test]
 async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
@@ -70,9 +168,9 @@ async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     assert_eq!(agent_of(&sales, SECOND).await, "support");
     let key = AgentKey { namespace: "moving".to_owned(), name: "support".to_owned() };
     let slots = async |key: &AgentKey| store.count_slots(key, sales.now()).await.unwrap();
-    assert_eq!(slots(&key).await, Slots { reserved: 1, active: 0 });
+    assert_eq!(slots(&key).await, Slots { reserved: 1, waiting: 0, active: 0 });
     let own = super::sales();
-    assert_eq!(slots(&own).await, Slots { reserved: 1, active: 0 });
+    assert_eq!(slots(&own).await, Slots { reserved: 1, waiting: 0, active: 0 });
 
     // Whoever is asked from here on, it is the other agent's call: the number's own webhook, the action, the end.
     let again = sales.post("voice", &announcement(SECOND)).await;

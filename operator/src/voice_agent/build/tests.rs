@@ -94,6 +94,18 @@ fn calls_without_a_slot_go_where_the_overflow_says() {
 }
 
 #[test]
+fn callers_wait_for_a_slot_unless_somebody_else_answers() {
+    let rendered = |overflow: serde_json::Value| {
+        file(&built(&testing::agent().with("/overflow", overflow))).overflow_wait_seconds
+    };
+    let night = json!({"agentRef": {"name": "night"}});
+    assert_eq!(rendered(json!({"type": "Message", "message": {"text": "Busy."}})), 30);
+    assert_eq!(rendered(json!({"type": "Message", "waitSeconds": 0})), 0);
+    assert_eq!(rendered(json!({"type": "Agent", "agent": night})), 0);
+    assert_eq!(rendered(json!({"type": "Agent", "agent": night, "waitSeconds": 45})), 45);
+}
+
+#[test]
 fn an_overflow_agent_must_be_on_the_same_gateway() {
     let agent = testing::agent()
         .with("/overflow", json!({"type": "Agent", "agent": {"agentRef": {"name": "night"}}}));

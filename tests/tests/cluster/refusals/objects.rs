@@ -74,7 +74,7 @@ pub(super) fn agent() -> Value {
                 "maxCallSeconds": 600, "silenceSeconds": 30, "maxConcurrentCalls": 60,
                 "maxCallsPerCallerPerHour": 10, "maxMinutesPerDay": 1000,
             },
-            "overflow": {"type": "Message", "message": {"text": "Busy."}},
+            "overflow": {"type": "Message", "waitSeconds": 30, "message": {"text": "Busy."}},
             "recovery": {"type": "WithContext", "attempts": 2},
             "scaling": {"type": "Autoscaler", "maxCallsPerPod": 30, "autoscaler": {
                 "minReplicas": 2, "maxReplicas": 10, "targetCallsPerPod": 20,
