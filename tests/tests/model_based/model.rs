@@ -125,10 +125,6 @@ pub(crate) struct Model {
     pub(crate) callbacks: Vec<BTreeSet<String>>,
     /// Names that were deleted and may still be on their way out: not used again before they are gone.
     pub(crate) leaving: BTreeSet<&'static str>,
-    /// With a token that is refused a number cannot be put back; the product says so and gives up (that is documented).
-    /// So between two rests either the token is wrong for a while or numbers are deleted, never both.
-    was_locked_out: bool,
-    has_deleted: bool,
     serial: u32,
 }
 
@@ -144,8 +140,6 @@ impl Model {
             has_token: true,
             callbacks: (0..LINES).map(|line| BTreeSet::from([former_callback(line)])).collect(),
             leaving: BTreeSet::new(),
-            was_locked_out: false,
-            has_deleted: false,
             serial: 0,
         }
     }
@@ -170,13 +164,11 @@ impl Model {
             28..52 if !self.leaving.contains(number) => {
                 Operation::ApplyNumber(number, self.some_number(rng, number, serial))
             }
-            52..62 if self.numbers.contains_key(number) && !self.was_locked_out => {
-                Operation::DeleteNumber(number)
-            }
+            52..62 if self.numbers.contains_key(number) => Operation::DeleteNumber(number),
             62..65 => Operation::Prompt(rng.bool().then_some(serial)),
             65..68 => Operation::Key(rng.bool()),
             68..70 => Operation::Ingress(!self.has_ingress),
-            70..72 if !self.has_deleted => Operation::Token(!self.has_token),
+            70..72 => Operation::Token(!self.has_token),
             72..77 => Operation::Meddle(rng.usize(0..LINES), serial),
             77..81 if self.agents.contains_key(agent) => {
                 Operation::DeleteChild(agent, pick(rng, &Child::ALL))
@@ -218,15 +210,11 @@ impl Model {
                 self.numbers.remove(name);
                 self.entries.remove(name);
                 self.leaving.insert(name);
-                self.has_deleted = true;
             }
             Operation::Prompt(prompt) => self.prompt = *prompt,
             Operation::Key(has_key) => self.has_key = *has_key,
             Operation::Ingress(has_ingress) => self.has_ingress = *has_ingress,
-            Operation::Token(has_token) => {
-                self.has_token = *has_token;
-                self.was_locked_out |= !has_token;
-            }
+            Operation::Token(has_token) => self.has_token = *has_token,
             Operation::Meddle(line, serial) => {
                 self.callbacks[*line].insert(meddled_callback(*serial));
             }
@@ -249,8 +237,6 @@ impl Model {
             self.callbacks[line] = BTreeSet::from([callback]);
         }
         self.leaving.retain(|name| !gone.contains(name));
-        self.was_locked_out = false;
-        self.has_deleted = false;
     }
 
     /// Whether everything that an agent refers to exists.
