@@ -9,7 +9,7 @@ use anyhow::Result;
 use kube::Client;
 
 use super::{
-    network::{NODE_ADDRESS, SERVICE_RANGE},
+    network::{API_PORT, NODE_ADDRESS, SERVICE_RANGE},
     pki::{self, Pki, write_json},
 };
 use crate::{audit, installation::OPERATOR_NAMESPACE, process::Guard, tools::Tools, wait::wait_for};
@@ -67,7 +67,8 @@ pub(crate) fn start_api_server(
             format!("--advertise-address={NODE_ADDRESS}"),
             format!("--service-cluster-ip-range={SERVICE_RANGE}"),
         ])
-        .args(["--secure-port=6443", "--allow-privileged=true", "--profiling=false"])
+        .arg(format!("--secure-port={API_PORT}"))
+        .args(["--allow-privileged=true", "--profiling=false"])
         // Without these two every mistake in a role would go unnoticed.
         .args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"])
         .args([

@@ -19,6 +19,8 @@ use crate::process::run;
 pub(crate) const NODE_ADDRESS: Ipv4Addr = NodeId::FIRST.address();
 /// The first address of [`SERVICE_RANGE`]: the API server takes it for the Service `kubernetes`.
 pub(crate) const API_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Where the API server listens.
+pub(crate) const API_PORT: u16 = 6443;
 pub(crate) const SERVICE_RANGE: &str = "10.96.0.0/16";
 /// All nodes' pods.
 pub(crate) const CLUSTER_RANGE: &str = "10.244.0.0/16";
@@ -75,6 +77,27 @@ pub(crate) fn set_link(node: NodeId, link: Link) -> Result<()> {
 pub(crate) enum Link {
     Up,
     Down,
+}
+
+/// Keeps what a further node and its pods send to the API server from arriving, or lets it again. Everything else does
+/// arrive, also what the API server sends.
+pub(crate) fn set_voice(node: NodeId, voice: Voice) -> Result<()> {
+    let change = match voice {
+        Voice::Unheard => "--append",
+        Voice::Heard => "--delete",
+    };
+    // Behind the translation of the Service's address, for the node's programs and its pods alike.
+    let (api, port) = (NODE_ADDRESS.to_string(), API_PORT.to_string());
+    let rule = ["-p", "tcp", "-d", &api, "--dport", &port, "-j", "DROP"];
+    let place = ["--wait", "--table", "mangle", change, "POSTROUTING"];
+    run(node.command(Path::new("iptables")).args(place).args(rule)).map(drop)
+}
+
+/// Whether the API server hears a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    Heard,
+    Unheard,
 }
 
 /// The file of a further node's network namespace.

@@ -10,7 +10,7 @@ use kube::Api;
 
 use super::{
     Cluster,
-    network::{self, Link},
+    network::{self, Link, Voice},
     node::{Node, NodeId},
 };
 use crate::wait::wait_for;
@@ -56,6 +56,22 @@ impl Cluster {
     /// When it is the first, or unknown.
     pub fn reconnect(&self, node: &str) -> Result<()> {
         network::set_link(self.further(node)?.id, Link::Up)
+    }
+
+    /// Lets nothing that a node or its pods say reach the API server; everything else goes on as before.
+    ///
+    /// # Errors
+    /// When it is the first, or unknown.
+    pub fn silence(&self, node: &str) -> Result<()> {
+        network::set_voice(self.further(node)?.id, Voice::Unheard)
+    }
+
+    /// Lets the API server hear a silenced node again.
+    ///
+    /// # Errors
+    /// When it is the first, or unknown, or was not silenced.
+    pub fn hear(&self, node: &str) -> Result<()> {
+        network::set_voice(self.further(node)?.id, Voice::Heard)
     }
 
     /// Ends a node with all that runs on it, as when its machine loses power.

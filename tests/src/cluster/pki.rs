@@ -16,7 +16,7 @@ use rcgen::{
     IsCa, KeyPair, KeyUsagePurpose,
 };
 
-use super::network::{API_SERVICE_ADDRESS, NODE_ADDRESS};
+use super::network::{API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS};
 
 /// Where the files are; `x.crt` and `x.key` belong together.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Pki {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": {
-                "server": format!("https://{NODE_ADDRESS}:6443"),
+                "server": format!("https://{NODE_ADDRESS}:{API_PORT}"),
                 "certificate-authority": self.certificate("ca"),
             }}],
             "users": [{"name": file, "user": {

@@ -22,6 +22,10 @@ pub(crate) fn trials(stage: &Arc<Stage>) -> Vec<Trial> {
         stage.trial("two_nodes::no_call_is_lost_when_its_node_is_drained", drained),
         stage.trial("two_nodes::a_leader_that_is_cut_off_is_replaced_and_nothing_is_done_twice", cut_off),
         stage.trial(
+            "two_nodes::calls_go_on_where_the_api_server_hears_nobody_and_its_leader_does_nothing_more",
+            silenced,
+        ),
+        stage.trial(
             "two_nodes::after_a_node_is_lost_the_other_has_everything_and_nothing_is_done_twice",
             lost,
         ),
@@ -61,6 +65,38 @@ async fn cut_off(stage: Arc<Stage>) -> Result<()> {
     cluster.reconnect(THERE)?;
     cluster.wait_until_whole(PATIENCE).await?;
     // The pods that were given up over there end, and with them the last that could act on what it knew before.
+    for group in [MEDIA, OPERATORS] {
+        let what = format!("nothing but two pods of {}", group.1);
+        wait_for(&what, PATIENCE, async || stage.pair(group).await.map(Some)).await?;
+    }
+    stage.leader().await?;
+    done_once(&stage, seen).await
+}
+
+/// The node hears the API server and is not heard: a partition of one direction. Twilio, the store and the callers are
+/// as near as ever, so a leader there could do harm, and calls there need not end.
+async fn silenced(stage: Arc<Stage>) -> Result<()> {
+    let cluster = stage.cluster()?;
+    stage.ready().await?;
+    stage.lead_from(THERE).await?;
+    let former = stage.leader().await?;
+    let there = pod_on(&stage, THERE).await?;
+    let calls = calls_on(&stage, &there).await?;
+    let seen = (stage.installation()?.simulator().requests(0).await?.len(), cluster.requests(0)?.len());
+    cluster.silence(THERE)?;
+    change_everything(&stage, "silenced").await?;
+    wait_for("the leader that is not heard to lead no more", PATIENCE, async || {
+        // It ends, and is started again over there, where it can ask for nothing.
+        Ok((!stage.leads(&former).await.unwrap_or(false)).then_some(()))
+    })
+    .await?;
+    go_through(&stage, &calls).await?;
+    settled_here(&stage).await?;
+    stage.call_goes_through().await?;
+    done_once(&stage, seen).await?;
+
+    cluster.hear(THERE)?;
+    cluster.wait_until_whole(PATIENCE).await?;
     for group in [MEDIA, OPERATORS] {
         let what = format!("nothing but two pods of {}", group.1);
         wait_for(&what, PATIENCE, async || stage.pair(group).await.map(Some)).await?;
