@@ -77,17 +77,22 @@ pub fn enters_through(number: &PhoneNumber, agent: &str) -> bool {
 pub fn entering(numbers: &[PhoneNumber], agent: &str, agents: &[KnownAgent]) -> Vec<NumberRoutes> {
     let is_alone =
         |e164: &str| numbers.iter().filter(|n| self::e164(n).as_deref() == Some(e164)).count() == 1;
-    let mut entering: Vec<_> = numbers
-        .iter()
-        .filter_map(|n| {
-            let routes = resolve(n, agents).live;
-            let e164 = e164(n).filter(|_| routes.iter().any(|r| r.weight > 0))?;
-            let is_new = n.status.is_none() && n.metadata.deletion_timestamp.is_none();
-            let will_enter =
-                || is_new && is_alone(&e164) && entry_agent(None, &routes).as_deref() == Some(agent);
-            (enters_through(n, agent) || will_enter()).then_some((e164, routes))
-        })
-        .collect();
+    // The cheap questions come first: this is asked for every agent, of all numbers.
+    let enters = |number: &PhoneNumber| {
+        let is_set = enters_through(number, agent);
+        let is_new = number.status.is_none() && number.metadata.deletion_timestamp.is_none();
+        if !is_set && !is_new {
+            return None;
+        }
+        let routes = resolve(number, agents).live;
+        if !is_set && entry_agent(None, &routes).as_deref() != Some(agent) {
+            return None;
+        }
+        let e164 = e164(number)?;
+        (is_set || is_alone(&e164)).then_some((e164, routes))
+    };
+    let has_share = |(_, routes): &(String, Vec<Route>)| routes.iter().any(|r| r.weight > 0);
+    let mut entering: Vec<_> = numbers.iter().filter_map(enters).filter(has_share).collect();
     // Sorted, so that the revision does not depend on the order of a list.
     entering.sort_by(|a, b| a.0.cmp(&b.0));
     entering
