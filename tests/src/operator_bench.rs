@@ -65,6 +65,8 @@ const MEMORY_MEGABYTES: f64 = 100.0;
 const RESYNC_SECONDS: u32 = 300;
 /// For what takes a minute on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Longer than any pause between two rounds of the steward, which tells every agent's load once.
+const REST: Duration = Duration::from_secs(40);
 /// How often the whole fleet is looked at: each look lists everything, which costs the API server something too.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -99,6 +101,7 @@ pub async fn run(sandbox: &Sandbox, settings: Settings<'_>) -> Result<Vec<Figure
     eprintln!("bench: changing one Secret");
     let touched = touched_by_secret(&fleet, &cluster, &operator).await?;
 
+    let late = rest(&cluster).await?;
     eprintln!("bench: watching nothing change for {} s", steady.as_secs());
     let before = watch.now().await?;
     // What is measured is a time in which nothing happens, so there is nothing else to wait for.
@@ -137,6 +140,7 @@ pub async fn run(sandbox: &Sandbox, settings: Settings<'_>) -> Result<Vec<Figure
         told("requests for each object until then", until_reconciled.all() as f64 / objects, ""),
         limited("objects that one changed Secret makes it look at", touched.reconciled, "", touched.users),
         limited("writes after it", touched.writes as f64, "", 0.0),
+        told("writes that still followed until it rested", late as f64, ""),
         limited("writes while nothing changes, without the Lease", quiet.writes() as f64, "", 0.0),
         limited(
             "requests to the API server, with the Lease",
@@ -212,6 +216,23 @@ async fn touched_by_secret(fleet: &Fleet, cluster: &Cluster, operator: &Operator
     let requests = cluster.requests(seen)?;
     let writes = requests.iter().filter(|r| is_write(r)).count();
     Ok(Touched { users, reconciled: after - before, writes })
+}
+
+/// Waits until the operator writes nothing any more; how much it still wrote.
+async fn rest(cluster: &Cluster) -> Result<usize> {
+    let mut seen = cluster.requests(0)?.len();
+    let (mut writes, mut last) = (0, Instant::now());
+    wait_for("the operator to come to rest", PATIENCE, async || {
+        let asked = cluster.requests(seen)?;
+        seen += asked.len();
+        let written = asked.iter().filter(|r| is_write(r)).count();
+        if written > 0 {
+            writes += written;
+            last = Instant::now();
+        }
+        Ok((last.elapsed() >= REST).then_some(writes))
+    })
+    .await
 }
 
 /// Waits until the fleet is as it should be, in the cluster and at the carrier.
