@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use e2e::caller::events;
 use e2e::installation::{condition, resource, wait_until_ready};
 use e2e::{Monitoring, wait_for};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -20,7 +21,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE, http_get};
-use crate::interruptions::{events, reconfigure};
+use crate::interruptions::reconfigure;
 use crate::main_job::{CALLER, NAMESPACE, NUMBER, ready};
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {

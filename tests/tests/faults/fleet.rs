@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("fleet: calls of one caller in an hour are counted over both pods", caller_rate),
         trial("fleet: calls at once are counted over both pods, and the next hears the message", concurrency),
+        trial("fleet: a caller without a slot lets it ring, and has the slot of a call that ends", waiting),
         trial("fleet: minutes of a day are counted over both pods", minutes),
         trial("fleet: a suspended agent takes no new call and ends no running one", suspended),
         trial("fleet: a Redis behind TLS is shared by both pods, and its loss harms no call", tls),
@@ -29,6 +30,7 @@ const CALLER_RATE: &str = "switchboard_calls_refused_total{reason=\"caller_rate\
 const CONCURRENCY: &str = "switchboard_calls_refused_total{reason=\"concurrency\"}";
 const MINUTES: &str = "switchboard_calls_refused_total{reason=\"daily_minutes\"}";
 const SUSPENDED: &str = "switchboard_calls_refused_total{reason=\"suspended\"}";
+const WAITING: &str = "switchboard_waiting_calls";
 const STORE: &str = "switchboard_store_failures_total";
 
 /// Two pods, what they are configured by, and their counters at the beginning.
@@ -41,11 +43,13 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn open(name: &str, limits: Value, is_encrypted: bool) -> Result<Self> {
+    async fn open(name: &str, settings: Value, is_encrypted: bool) -> Result<Self> {
         let stage = Stage::open(name).await?;
         let redis = Redis::start(&stage, is_encrypted).await?;
         let mut agent = stage.agent();
-        agent["limits"] = limits;
+        for (key, value) in settings.as_object().into_iter().flatten() {
+            agent[key] = value.clone();
+        }
         agent["overflow"] = json!({"type": "Message", "message": {"text": "All our movers are busy."}});
         agent["store"] = json!({"type": "Redis", "redis": {"url": {"name": "redis", "key": "url"}}});
         let first = redis.pod(&stage, "pod-0", &agent).await?;
@@ -105,7 +109,7 @@ fn hold(seconds: u32) -> Value {
 }
 
 async fn caller_rate() -> Result<()> {
-    let fleet = Fleet::open("caller rate", json!({"maxCallsPerCallerPerHour": 2}), false).await?;
+    let fleet = Fleet::open("caller rate", json!({"limits": {"maxCallsPerCallerPerHour": 2}}), false).await?;
     fleet.talk(0, CALLER).await?;
     fleet.talk(1, CALLER).await?;
     fleet.ensure_refused(0, CALLER, CALLER_RATE).await?;
@@ -115,7 +119,7 @@ async fn caller_rate() -> Result<()> {
 }
 
 async fn concurrency() -> Result<()> {
-    let fleet = Fleet::open("concurrency", json!({"maxConcurrentCalls": 2}), false).await?;
+    let fleet = Fleet::open("concurrency", json!({"limits": {"maxConcurrentCalls": 2}}), false).await?;
     let first = fleet.place(0, CALLER, &hold(300)).await?;
     let second = fleet.place(1, CALLER, &hold(300)).await?;
     fleet.ensure_refused(0, CALLER, CONCURRENCY).await?;
@@ -132,8 +136,49 @@ async fn concurrency() -> Result<()> {
     fleet.close([&[CONCURRENCY], &[CONCURRENCY]]).await
 }
 
+async fn waiting() -> Result<()> {
+    let room = json!({"maxCallsPerPod": 1, "overflowWaitSeconds": 60});
+    let fleet = Fleet::open("waiting", room, false).await?;
+    let first = fleet.place(0, CALLER, &hold(300)).await?;
+    let second = fleet.place(1, "+15551112222", &hold(300)).await?;
+    for sid in [&first, &second] {
+        wait_for("its stream", PATIENCE, async || {
+            let call = fleet.stage.call(sid).await?;
+            Ok((!events(&call, "streamStarted").is_empty()).then_some(()))
+        })
+        .await?;
+    }
+    let third = fleet.place(1, "+15551113333", &json!([listen(), "hangUp"])).await?;
+    // It has asked again, and either pod tells that it waits.
+    let asked = wait_for("the caller to ask again", PATIENCE, async || {
+        let call = fleet.stage.call(&third).await?;
+        let pauses = events(&call, "verbStarted").iter().filter(|event| event["verb"] == "Pause").count();
+        Ok((pauses > 1).then_some(call))
+    })
+    .await?;
+    ensure!(events(&asked, "answered").is_empty() && events(&asked, "streamStarted").is_empty(), "{asked:#}");
+    for (pod, before) in fleet.pods.iter().zip(&fleet.before) {
+        pod.until_moved(before, &[WAITING]).await?;
+    }
+    // The pod that is asked next has room again.
+    fleet.pods[1].hang_up(&second).await?;
+    fleet.stage.finished(&second).await?;
+    let call = fleet.stage.finished(&third).await?;
+    ensure!(call["failedStep"].is_null() && events(&call, "streamStarted").len() == 1, "{call:#}");
+    // Its first sound was the agent's.
+    ensure!(events(&call, "verbStarted").iter().all(|event| event["verb"] != "Say"), "{call:#}");
+    wait_for("nobody to wait any more", PATIENCE, async || {
+        let left = fleet.pods[1].scrape().await?.since(&fleet.before[1], WAITING);
+        Ok((left == 0.0).then_some(()))
+    })
+    .await?;
+    fleet.pods[0].hang_up(&first).await?;
+    fleet.stage.finished(&first).await?;
+    fleet.close([&[], &[]]).await
+}
+
 async fn minutes() -> Result<()> {
-    let fleet = Fleet::open("minutes", json!({"maxMinutesPerDay": 1}), false).await?;
+    let fleet = Fleet::open("minutes", json!({"limits": {"maxMinutesPerDay": 1}}), false).await?;
     // More than half a minute each, at the same time.
     let first = fleet.place(0, CALLER, &hold(30)).await?;
     let second = fleet.place(1, "+15551112222", &hold(30)).await?;
@@ -147,7 +192,7 @@ async fn minutes() -> Result<()> {
 }
 
 async fn suspended() -> Result<()> {
-    let fleet = Fleet::open("suspended", json!({}), false).await?;
+    let fleet = Fleet::open("suspended", json!({"limits": {}}), false).await?;
     fleet.stage.service.lead_to(fleet.pods[0].public());
     let running = QuietCall::begin(&fleet.stage, &fleet.pods[0]).await?;
     let load = async |revision: &str, is_suspended: bool| -> Result<()> {
@@ -169,7 +214,7 @@ async fn suspended() -> Result<()> {
 }
 
 async fn tls() -> Result<()> {
-    let fleet = Fleet::open("redis over tls", json!({"maxConcurrentCalls": 1}), true).await?;
+    let fleet = Fleet::open("redis over tls", json!({"limits": {"maxConcurrentCalls": 1}}), true).await?;
     let sid =
         fleet.place(0, CALLER, &json!([listen(), {"say": QUESTION}, listen(), {"pause": 300_000}])).await?;
     fleet.ensure_refused(1, CALLER, CONCURRENCY).await?;
