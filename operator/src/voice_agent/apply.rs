@@ -116,6 +116,11 @@ async fn apply_deployment(
     let api = Api::<Deployment>::namespaced(context.client.clone(), &namespace);
     // A watch may not know yet what was made a moment ago; beginning anew would undo what scales it.
     let is_new = known.is_none() && api.get_opt(&name).await?.is_none();
+    if is_new && replicas.first() == 0 {
+        // The API server's own default is one pod, which would be made before the next request could say none.
+        apply(&context.client, &paused(deployment)).await?;
+        apply_replicas(&context.client, &namespace, &name, 0).await?;
+    }
     let applied = match known {
         Some(known) if context.applied.holds(deployment, Some(&known.metadata)) => known,
         Some(_) | None => {
@@ -134,6 +139,13 @@ async fn apply_deployment(
     };
     let Some(wanted) = wanted else { return Ok(applied) };
     apply_replicas(&context.client, &namespace, &name, wanted).await.map(Arc::new)
+}
+
+/// A Deployment that makes no pods yet.
+fn paused(deployment: &Deployment) -> Deployment {
+    let mut deployment = deployment.clone();
+    deployment.spec.get_or_insert_default().paused = Some(true);
+    deployment
 }
 
 async fn apply_replicas(

@@ -68,6 +68,15 @@ pub enum Replicas {
     Fixed(i32),
 }
 
+impl Replicas {
+    /// The number where there is none.
+    pub const fn first(self) -> i32 {
+        match self {
+            Self::Begin(first) | Self::BeginOnce(first) | Self::Fixed(first) => first,
+        }
+    }
+}
+
 /// Builds all of them.
 pub fn build(agent: &ValidatedAgent) -> Children {
     let (replicas, hpa) = match &agent.scale {

@@ -213,6 +213,9 @@ async fn bind(ctx: &Ctx, namespace: &str) -> Result<()> {
     wait_until_ready(cluster, namespace, "phonenumber", "line", PATIENCE).await?;
     let number = simulator.number(E164).await?;
     assert_eq!(number["voice_url"], format!("https://voice.example.com/{namespace}/sales/twilio/voice"));
+    // A pod that nobody asked for would hold its namespace for as long as its calls might take.
+    let pods = cluster.kubectl(&["get", "pods", "-n", namespace, "-o", "name"]).await?;
+    ensure!(pods.trim().is_empty(), "an agent of no pods has {pods}");
     Ok(())
 }
 
