@@ -69,18 +69,18 @@ optional() {
     printf '%s\n' "$name=$cache/$tool-$version/$name"
 }
 
-# definitions TOOL MODULE FOLDER FILE...: files of a module in one file of the cache, named TOOL-crds.
+# definitions TOOL MODULE FOLDER FILE...: these files of a module in one file of the cache, named TOOL-crds.
 definitions() {
     local tool=$1 module=$2 folder=$3 version target source
     shift 3
     version=$(pinned "$tool" "$module")
-    target=$cache/$tool-$version/crds.yaml
+    target=$cache/$tool-$version/crds-$(printf '%s\n' "$@" | sha256sum | cut -c1-8).yaml
     if [ ! -s "$target" ]; then
         command -v go >/dev/null || fail "the definitions of $tool $version have to be fetched, which needs Go 1.26 or newer on the PATH."
         mkdir -p "${target%/*}"
         (cd "$here/tools/$tool" && go mod download "$module") >&2
         source=$(cd "$here/tools/$tool" && go list -m -f '{{.Dir}}' "$module")/$folder
-        (cd "$source" && cat "$@") >"$target.$$"
+        (cd "$source" && awk 'FNR == 1 { print "---" } 1' "$@") >"$target.$$"
         mv "$target.$$" "$target"
     fi
     printf '%s\n' "$tool-crds=$target"
@@ -101,7 +101,7 @@ for name in "$@"; do
             monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml
         ;;
     keda-crds) definitions keda github.com/kedacore/keda/v2 config/crd/bases keda.sh_scaledobjects.yaml ;;
-    gateway-api-crds) definitions gateway-api sigs.k8s.io/gateway-api config/crd/standard gateway.networking.k8s.io_httproutes.yaml ;;
+    gateway-api-crds) definitions gateway-api sigs.k8s.io/gateway-api config/crd/standard gateway.networking.k8s.io_{gateways,httproutes}.yaml ;;
     *) fail "there is no tool $name: helm, kubeconform, prometheus, promtool, prometheus-adapter, prometheus-operator-crds, keda-crds and gateway-api-crds can be asked for." ;;
     esac
 done
