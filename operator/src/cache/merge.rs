@@ -3,6 +3,8 @@
 //! A list replaces what is known of its own namespaces only, and after the first lists it is told as the difference: an
 //! object that is new or changed, and one that went while the watch was broken. kube's own store takes a list over
 //! silently, so that nobody would learn of a child that was deleted meanwhile.
+//!
+//! A namespace that cannot be read is empty until it can: the others do not wait for a tenant who left with all rights.
 
 use std::collections::HashMap;
 
@@ -78,6 +80,17 @@ where
         Vec::new()
     }
 
+    /// What it means that a watch was refused its list. Where everything is watched nothing can be known without it.
+    pub(super) fn refuse(&mut self, source: usize) -> Vec<Event<K>> {
+        match self.sources.get_mut(source) {
+            Some(Source { namespace: Some(_), state: state @ State::First(_) }) => {
+                *state = State::Waiting(HashMap::new());
+                self.begin()
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// All first lists as one, once the last is complete.
     fn begin(&mut self) -> Vec<Event<K>> {
         if !self.sources.iter().all(|source| matches!(source.state, State::Waiting(_))) {
@@ -146,6 +159,15 @@ mod tests {
 
         fn handle(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
             let events = self.merge.handle(source, event, &self.writer.as_reader());
+            self.tell(events)
+        }
+
+        fn refuse(&mut self, source: usize) -> Vec<String> {
+            let events = self.merge.refuse(source);
+            self.tell(events)
+        }
+
+        fn tell(&mut self, events: Vec<Event<ConfigMap>>) -> Vec<String> {
             let mut words = Vec::new();
             for event in events {
                 self.writer.apply_watcher_event(&event);
@@ -202,6 +224,30 @@ mod tests {
             run.list(0, &[object("a", "same", "1"), object("a", "changed", "2"), object("a", "new", "2")]);
         assert_eq!(told, ["apply changed", "apply new", "delete gone"]);
         assert_eq!(run.known(), ["changed", "new", "same"]);
+    }
+
+    #[test]
+    fn a_namespace_that_may_not_be_read_is_empty_until_it_may() {
+        let mut run = Run::of(&[Some("a"), Some("b")]);
+        assert_eq!(run.list(0, &[object("a", "one", "1")]), [""; 0]);
+        run.handle(1, Event::Init);
+        assert_eq!(run.refuse(1), ["done", "init", "init one"]);
+        run.handle(1, Event::Init);
+        assert_eq!(run.refuse(1), [""; 0]);
+        assert_eq!(run.handle(0, Event::Apply(object("a", "two", "2"))), ["apply two"]);
+        assert_eq!(run.list(1, &[object("b", "three", "3")]), ["apply three"]);
+        // What was known stays known: rights that are away for a moment are no deletion.
+        run.handle(1, Event::Init);
+        assert_eq!(run.refuse(1), [""; 0]);
+        assert_eq!(run.known(), ["one", "three", "two"]);
+    }
+
+    #[test]
+    fn who_may_read_nothing_at_all_knows_nothing() {
+        let mut run = Run::of(&[None]);
+        run.handle(0, Event::Init);
+        assert_eq!(run.refuse(0), [""; 0]);
+        assert_eq!(run.list(0, &[object("a", "one", "1")]), ["done", "init", "init one"]);
     }
 
     #[test]

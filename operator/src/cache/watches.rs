@@ -152,14 +152,14 @@ async fn drive<K>(
     let reader = writer.as_reader();
     let mut has_listed = Some(has_listed);
     while let Some((source, event)) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
+        let events = match event {
+            Ok(event) => merge.handle(source, event, &reader),
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "a watch broke and begins anew");
-                continue;
+                if is_refused(&error) { merge.refuse(source) } else { Vec::new() }
             }
         };
-        for event in merge.handle(source, event, &reader) {
+        for event in events {
             writer.apply_watcher_event(&event);
             match event {
                 Event::Init | Event::InitApply(_) => {}
@@ -173,6 +173,11 @@ async fn drive<K>(
             }
         }
     }
+}
+
+/// Whether a namespace may not be read, or not any more: the rights go with it.
+fn is_refused(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if matches!(status.code, 403 | 404))
 }
 
 /// What happened to an object. All readers share it until they get to it.

@@ -12,8 +12,9 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
+use crate::fixture::merge;
 use crate::main_job::ready;
-use crate::robustness::{ACCOUNT, TOKEN, apply_json, operator_rolled_out};
+use crate::robustness::{ACCOUNT, TOKEN, apply_json, operator_rolled_out, told};
 
 /// Where the limited operator runs, what it looks after, and a namespace that is none of its business.
 const OWN: &str = "limited-operator";
@@ -67,6 +68,14 @@ async fn limited(ctx: Arc<Ctx>) -> Result<()> {
         }
     }
     ensure!(surprises.is_empty(), "{surprises:#?}");
+
+    // A tenant who left took the Role along: an operator that begins now goes on with the others.
+    let both = format!("SWITCHBOARD_WATCH_NAMESPACES={WATCHED},left-with-all-rights");
+    cluster.kubectl(&["set", "env", &format!("deployment/{NAME}"), "-n", OWN, &both]).await?;
+    rolled_out(cluster).await?;
+    let suspended = json!({"spec": {"suspend": true}});
+    merge(cluster, WATCHED, "voiceagent", "sales", &suspended).await?;
+    told(cluster, WATCHED, "voiceagent", "sales", "Ready", "Suspended").await?;
 
     for namespace in [OWN, WATCHED, OTHER] {
         cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await?;
@@ -138,6 +147,10 @@ async fn install(cluster: &Cluster) -> Result<()> {
     environment.retain(|variable| variable["name"] != "SWITCHBOARD_WATCH_NAMESPACES");
     environment.push(json!({"name": "SWITCHBOARD_WATCH_NAMESPACES", "value": WATCHED}));
     apply_json(cluster, OWN, "operator", &deployment).await?;
+    rolled_out(cluster).await
+}
+
+async fn rolled_out(cluster: &Cluster) -> Result<()> {
     let rollout = ["rollout", "status", "deployment", NAME, "-n", OWN, "--timeout=120s"];
     cluster.kubectl(&rollout).await.map(drop)
 }
