@@ -55,7 +55,7 @@ impl Kind {
 pub enum Outcome {
     /// As far as it can go now.
     Ok,
-    /// Somebody else wrote at the same time.
+    /// Somebody else wrote at the same time, at the API server or at the carrier.
     Conflict,
     /// The API server failed or refused.
     Cluster,
@@ -103,6 +103,9 @@ pub enum Error {
     /// The object changed since it was read.
     #[error("the object changed meanwhile")]
     Stale,
+    /// The carrier refused credentials, and there are others.
+    #[error("the carrier refused the credentials: the others are tried next")]
+    OtherCredentials,
     /// The object does not have the shape of its kind.
     #[error("the object cannot be read: {0}")]
     Malformed(String),
@@ -139,7 +142,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Cluster(error) if apply::is_conflict(error) => Outcome::Conflict,
-            Self::Stale => Outcome::Conflict,
+            Self::Stale | Self::OtherCredentials => Outcome::Conflict,
             Self::Cluster(_) | Self::Finalizer(_) => Outcome::Cluster,
             Self::Carrier(_) => Outcome::Carrier,
             Self::Malformed(_) => Outcome::Malformed,
@@ -154,6 +157,7 @@ impl Error {
             Self::Cluster(_)
             | Self::Finalizer(_)
             | Self::Stale
+            | Self::OtherCredentials
             | Self::Malformed(_)
             | Self::NotLeading(_)
             | Self::Panicked => Failure::Here,

@@ -151,7 +151,7 @@ async fn check_credentials(gateway: &VoiceGateway, context: &Context) -> Result<
             (Finding::no(Reason::CredentialsRejected, message), None)
         }
         Err(error) => {
-            context.carriers.heed(&namespace, &gateway.name_any(), &error);
+            context.carriers.heed(&namespace, &gateway.name_any(), &error)?;
             refusal(error)
         }
     };

@@ -27,6 +27,7 @@ use crate::cache;
 use crate::context::Context;
 use crate::looks::Question;
 use crate::references::{self, Missing};
+use crate::report;
 use crate::voice_agent::agent_file::Invalid;
 
 /// Requests before a carrier at a time. Twilio answers more than it likes with 429; a thousand numbers at one request
@@ -46,15 +47,14 @@ pub enum NoCarrier {
 pub struct Carrier {
     client: Client,
     made_of: Question,
-    /// Whether there are other credentials to try when these are refused.
-    has_others: bool,
+    others: Others,
     turns: Semaphore,
     held: Mutex<Option<Instant>>,
 }
 
 impl Carrier {
-    fn new(client: Client, made_of: Question, has_others: bool) -> Self {
-        Self { client, made_of, has_others, turns: Semaphore::new(TURNS), held: Mutex::default() }
+    fn new(client: Client, made_of: Question, others: Others) -> Self {
+        Self { client, made_of, others, turns: Semaphore::new(TURNS), held: Mutex::default() }
     }
 
     /// What it was made of: another value is another account, address or secret.
@@ -85,6 +85,17 @@ impl Carrier {
     }
 }
 
+/// Credentials beside those that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// There are none.
+    None,
+    /// They may be the ones that count when those in use are refused.
+    Untried,
+    /// They were refused when all were tried; that may be another matter at the next look.
+    Refused,
+}
+
 /// The right to ask the carrier.
 pub struct Turn<'a> {
     /// Asks.
@@ -111,13 +122,32 @@ impl Carriers {
     }
 
     /// Takes note of an error: a pause that was asked for, or credentials that may have been replaced at the carrier.
-    pub fn heed(&self, namespace: &str, gateway: &str, error: &twilio::rest::Error) {
-        let Some(carrier) = self.last_known(namespace, gateway) else { return };
+    ///
+    /// # Errors
+    /// When others are to be tried now: then the refusal says nothing about the gateway.
+    pub fn heed(
+        &self,
+        namespace: &str,
+        gateway: &str,
+        error: &twilio::rest::Error,
+    ) -> Result<(), report::Error> {
+        let Some(carrier) = self.last_known(namespace, gateway) else { return Ok(()) };
         if let Some(asked) = error.retry_after() {
             carrier.heed(asked);
         }
-        if matches!(error, twilio::rest::Error::Authentication { .. }) && carrier.has_others {
-            self.forget(namespace, gateway);
+        if !matches!(error, twilio::rest::Error::Authentication { .. }) {
+            return Ok(());
+        }
+        match carrier.others {
+            Others::None => Ok(()),
+            Others::Refused => {
+                self.forget(namespace, gateway);
+                Ok(())
+            }
+            Others::Untried => {
+                self.forget(namespace, gateway);
+                Err(report::Error::OtherCredentials)
+            }
         }
     }
 
@@ -173,9 +203,10 @@ pub async fn reach(
         let transport = context.transport.clone();
         clients.push(Client::new(transport, &twilio.api_base_url, account.clone(), credentials));
     }
-    let has_others = clients.len() > 1;
-    let Some(client) = accepted(clients).await else { return Ok(Err(NoCarrier::Invalid(invalid))) };
-    let carrier = Arc::new(Carrier::new(client, made_of, has_others));
+    let Some((client, others)) = accepted(clients).await else {
+        return Ok(Err(NoCarrier::Invalid(invalid)));
+    };
+    let carrier = Arc::new(Carrier::new(client, made_of, others));
     context.carriers.remember(&namespace, &name, &carrier);
     Ok(Ok(carrier))
 }
@@ -189,21 +220,19 @@ fn credentials(twilio: &TwilioCarrier) -> Vec<(Option<&str>, &SecretKeyRef)> {
 }
 
 /// The first client that the carrier takes; where it takes none or says nothing, the first.
-async fn accepted(clients: Vec<Client>) -> Option<Client> {
-    let mut clients = clients.into_iter();
-    let first = clients.next()?;
-    let others: Vec<_> = clients.collect();
-    if others.is_empty() {
-        return Some(first);
+async fn accepted(clients: Vec<Client>) -> Option<(Client, Others)> {
+    let first = clients.first()?.clone();
+    if clients.len() == 1 {
+        return Some((first, Others::None));
     }
-    for client in std::iter::once(&first).chain(&others) {
+    for client in clients {
         match client.fetch_account().await {
-            Ok(_) => return Some(client.clone()),
+            Ok(_) => return Some((client, Others::Untried)),
             Err(twilio::rest::Error::Authentication { .. }) => {}
-            Err(_) => break,
+            Err(_) => return Some((first, Others::Untried)),
         }
     }
-    Some(first)
+    Some((first, Others::Refused))
 }
 
 /// Everything a client depends on, with the versions of the Secrets as the watch knows them.
@@ -229,21 +258,21 @@ mod tests {
     use super::*;
     use twilio::rest::Transport;
 
-    fn carrier() -> Carrier {
+    fn carrier(others: Others) -> Carrier {
         let account = format!("AC{}", "0".repeat(32)).parse().unwrap();
         let token = Credentials::AuthToken(twilio::Secret::new("token"));
         let client = Client::new(Transport::new(None).unwrap(), "http://127.0.0.1:1", account, token);
-        Carrier::new(client, Question::of(1), true)
+        Carrier::new(client, Question::of(1), others)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_the_carrier_asked_for_is_everybodys() {
-        let (carriers, carrier) = (Carriers::default(), Arc::new(carrier()));
+        let (carriers, carrier) = (Carriers::default(), Arc::new(carrier(Others::None)));
         carriers.remember("moving", "default", &carrier);
         let pause = Duration::from_secs(30);
         let refusal = twilio::rest::Error::RateLimited { retry_after: Some(pause) };
         assert!(carrier.turn().await.is_ok());
-        carriers.heed("moving", "default", &refusal);
+        carriers.heed("moving", "default", &refusal).unwrap();
         let held = carrier.turn().await.err().unwrap();
         assert_eq!(held.retry_after(), Some(pause));
         tokio::time::advance(pause).await;
@@ -252,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_so_many_ask_at_a_time() {
-        let carrier = carrier();
+        let carrier = carrier(Others::None);
         let mut turns = Vec::new();
         for _ in 0..TURNS {
             turns.push(carrier.turn().await.unwrap());
@@ -263,12 +292,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refused_credentials_are_chosen_anew_where_there_are_others() {
-        let carriers = Carriers::default();
-        carriers.remember("moving", "default", &Arc::new(carrier()));
-        carriers.heed("moving", "default", &twilio::rest::Error::NotFound { code: None });
-        assert!(carriers.last_known("moving", "default").is_some());
-        carriers.heed("moving", "default", &twilio::rest::Error::Authentication { code: None });
-        assert!(carriers.last_known("moving", "default").is_none());
+    async fn refused_credentials_are_chosen_anew_where_there_are_others_and_told_when_all_are_refused() {
+        let heeded = |others: Others, error: twilio::rest::Error| {
+            let carriers = Carriers::default();
+            carriers.remember("moving", "default", &Arc::new(carrier(others)));
+            let is_told = carriers.heed("moving", "default", &error).is_ok();
+            (is_told, carriers.last_known("moving", "default").is_some())
+        };
+        let refused = || twilio::rest::Error::Authentication { code: None };
+        assert_eq!(heeded(Others::Untried, twilio::rest::Error::NotFound { code: None }), (true, true));
+        assert_eq!(heeded(Others::Untried, refused()), (false, false));
+        assert_eq!(heeded(Others::Refused, refused()), (true, false));
+        assert_eq!(heeded(Others::None, refused()), (true, true));
     }
 }
