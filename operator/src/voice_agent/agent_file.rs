@@ -35,6 +35,20 @@ pub enum Invalid {
     /// The pod template is not one.
     #[error("podTemplate is not a pod template: {0}")]
     PodTemplate(String),
+    /// The user's pod template lets pods be killed before their calls are over.
+    #[error(
+        "podTemplate has pods killed {grace} s after they are told to go, and drain.windowSeconds needs {pod} s (the window and \
+         30 s): remove terminationGracePeriodSeconds, which follows from the window, or shorten the window"
+    )]
+    GracePeriod {
+        /// Seconds a pod may take.
+        pod: i64,
+        /// Seconds it is given.
+        grace: i64,
+    },
+    /// The user's pod template tells pods another drain window than the spec.
+    #[error("podTemplate sets SWITCHBOARD_DRAIN_WINDOW_SECONDS: remove it, and set drain.windowSeconds")]
+    DrainWindow,
     /// The public URL has no host.
     #[error("publicUrl of the gateway must be an https:// URL with a host")]
     PublicUrl,

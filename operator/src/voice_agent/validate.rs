@@ -5,12 +5,12 @@ use crds::{
     Autoscaler, Builtin, ExposureType, External, HTTPRouteExposure, IngressExposure, Monitoring,
     NetworkPolicy, ScalingType, SecretKeyRef, VoiceAgent, VoiceGateway,
 };
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::agent_file::{self, Invalid, OverflowAgent, Sources};
-use super::build::deployment::GRACE_MARGIN_SECONDS;
+use super::build::deployment::{DRAIN_WINDOW, GRACE_MARGIN_SECONDS};
 use crate::context::Surroundings;
 
 /// What a validated agent is made of.
@@ -191,7 +191,23 @@ fn host(url: &str) -> Result<&str, Invalid> {
 
 fn pod_template(agent: &VoiceAgent) -> Result<Option<PodTemplateSpec>, Invalid> {
     let Some(template) = &agent.spec.pod_template else { return Ok(None) };
-    serde_json::from_value(serde_json::Value::Object(template.0.clone()))
-        .map(Some)
-        .map_err(|e| Invalid::PodTemplate(e.to_string()))
+    let template: PodTemplateSpec = serde_json::from_value(serde_json::Value::Object(template.0.clone()))
+        .map_err(|e| Invalid::PodTemplate(e.to_string()))?;
+    if let Some(pod) = &template.spec {
+        check_drain_chain(agent, pod)?;
+    }
+    Ok(Some(template))
+}
+
+/// The user's pod template may give a leaving pod more time than it takes, but not less.
+fn check_drain_chain(agent: &VoiceAgent, template: &PodSpec) -> Result<(), Invalid> {
+    let pod = i64::from(agent.spec.drain.window_seconds.saturating_add(GRACE_MARGIN_SECONDS));
+    if let Some(grace) = template.termination_grace_period_seconds.filter(|grace| *grace < pod) {
+        return Err(Invalid::GracePeriod { pod, grace });
+    }
+    let mut variables = template.containers.iter().flat_map(|container| container.env.iter().flatten());
+    if variables.any(|variable| variable.name == DRAIN_WINDOW) {
+        return Err(Invalid::DrainWindow);
+    }
+    Ok(())
 }

@@ -9,7 +9,9 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::context::{Ctx, PATIENCE};
+use crate::fixture::merge;
 use crate::main_job::{NAMESPACE, ready};
+use crate::robustness::told;
 
 pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
     vec![
@@ -54,13 +56,7 @@ async fn broken(ctx: Arc<Ctx>) -> Result<()> {
     let cluster = ctx.cluster()?;
     ready(&ctx).await?;
     let hurry = json!({"spec": {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 10}}}});
-    let patch = async |patch: &Value| -> Result<()> {
-        let patch = patch.to_string();
-        cluster
-            .kubectl(&["patch", "voiceagent", "sales", "-n", NAMESPACE, "--type=merge", "-p", &patch])
-            .await?;
-        wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await.map(drop)
-    };
+    let patch = async |patch: &Value| merge(cluster, NAMESPACE, "voiceagent", "sales", patch).await;
     let policy = |policy: &str| -> Result<()> {
         let mut command = Command::new("redis-cli");
         command.args([
@@ -75,14 +71,22 @@ async fn broken(ctx: Arc<Ctx>) -> Result<()> {
         Ok(())
     };
     patch(&hurry).await?;
+    let refused = told(cluster, NAMESPACE, "voiceagent", "sales", "Ready", "InvalidSpec").await?;
+    ensure!(
+        refused["message"].as_str().is_some_and(|message| message.contains("killed 10 s after")),
+        "{refused}"
+    );
     policy("allkeys-lru")?;
     let examined = examine(&ctx);
     policy("noeviction")?;
     patch(&json!({"spec": {"podTemplate": null}})).await?;
+    wait_until_ready(cluster, NAMESPACE, "voiceagent", "sales", PATIENCE).await?;
 
     let (code, findings) = examined?;
     assert_eq!(code, Some(2));
-    assert_eq!(severities(&findings, "grace-period"), ["failure"], "{findings:#?}");
+    assert_eq!(severities(&findings, "resources"), ["failure"], "{findings:#?}");
+    // The pods are as they were.
+    assert_eq!(severities(&findings, "grace-period"), ["ok"], "{findings:#?}");
     assert_eq!(severities(&findings, "store"), ["failure", "warning"], "{findings:#?}");
     Ok(())
 }

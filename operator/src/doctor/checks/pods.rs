@@ -125,7 +125,7 @@ pub(super) fn grace_period(facts: &Facts) -> Vec<Finding> {
                 Severity::Failure,
                 &key(agent),
                 format!("its pods are killed {grace} s after they are told to go; drain.windowSeconds needs {needed} s"),
-                "remove terminationGracePeriodSeconds from podTemplate, or lower drain.windowSeconds",
+                "see who changes the Deployment (an admission webhook, perhaps), or lower drain.windowSeconds",
             );
         }
     }

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{child_name, labels, metadata, selector, selector_labels};
+use super::{child_name, labels, metadata, selector};
 use crate::voice_agent::validate::ValidatedAgent;
 use crate::voice_gateway::keyring::secret_name;
 
@@ -28,6 +28,8 @@ pub(super) const API_PORT: i32 = 8081;
 /// Probes, metrics, load; on the pods only.
 pub const ADMIN_PORT: i32 = 9090;
 const CONTAINER: &str = "media";
+/// What tells a pod its drain window.
+pub const DRAIN_WINDOW: &str = "SWITCHBOARD_DRAIN_WINDOW_SECONDS";
 /// The user of the image, and of files it may read.
 const USER: i64 = 65532;
 /// Between the end of the drain window and SIGKILL: handing calls over, closing sockets, flushing.
@@ -59,7 +61,7 @@ pub fn media_image(deployment: &Deployment) -> Option<&String> {
     pod.containers.iter().find(|c| c.name == CONTAINER)?.image.as_ref()
 }
 
-/// Ours, then the user's merged over it; what selects the pods stays ours.
+/// Ours, then the user's merged over it; the labels by which pods are found stay ours.
 fn template(agent: &ValidatedAgent) -> PodTemplateSpec {
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels(&agent.name)), ..ObjectMeta::default() }),
@@ -67,8 +69,8 @@ fn template(agent: &ValidatedAgent) -> PodTemplateSpec {
     };
     if let Some(user) = agent.pod_template.clone() {
         template.merge_from(user);
-        let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
-        labels.extend(selector_labels(&agent.name));
+        let metadata = template.metadata.get_or_insert_default();
+        metadata.labels.get_or_insert_default().extend(labels(&agent.name));
     }
     template
 }
@@ -150,7 +152,7 @@ fn environment(agent: &ValidatedAgent) -> Vec<EnvVar> {
         },
         // What this pod's grace period was made for, whatever the agent file says later.
         EnvVar {
-            name: "SWITCHBOARD_DRAIN_WINDOW_SECONDS".to_owned(),
+            name: DRAIN_WINDOW.to_owned(),
             value: Some(agent.drain_window().to_string()),
             ..EnvVar::default()
         },

@@ -199,7 +199,9 @@ fn the_deployment_never_carries_replicas() {
 #[test]
 fn the_users_pod_template_is_merged_last_but_cannot_break_the_selector() {
     let template = json!({
-        "metadata": {"labels": {"team": "sales", "switchboard.dev/agent": "other"}},
+        "metadata": {"labels": {
+            "team": "sales", "switchboard.dev/agent": "other", "app.kubernetes.io/managed-by": "Helm",
+        }},
         "spec": {
             "nodeSelector": {"pool": "voice"},
             "containers": [
@@ -211,6 +213,10 @@ fn the_users_pod_template_is_merged_last_but_cannot_break_the_selector() {
     let children = built(&testing::agent().with_pod_template(template));
     let labels = children.deployment.spec.clone().unwrap().template.metadata.unwrap().labels.unwrap();
     assert_eq!((labels["team"].as_str(), labels[AGENT_LABEL].as_str()), ("sales", "sales"));
+    assert_eq!(
+        labels["app.kubernetes.io/managed-by"], "switchboard",
+        "or the operator's watch would lose them"
+    );
     let (pod, media) = (pod(&children), media(&children));
     assert_eq!(pod.node_selector.unwrap()["pool"], "voice");
     assert_eq!(pod.containers.len(), 2);
@@ -224,6 +230,22 @@ fn the_users_pod_template_is_merged_last_but_cannot_break_the_selector() {
 fn a_pod_template_that_is_none_is_refused() {
     let agent = testing::agent().with_pod_template(json!({"spec": {"containers": "media"}}));
     assert!(matches!(try_built(&agent, &testing::gateway(), "Sell."), Err(Invalid::PodTemplate(_))));
+}
+
+#[test]
+fn a_pod_template_that_has_pods_killed_in_their_drain_window_is_refused() {
+    let verdict = |spec: serde_json::Value| {
+        let agent = testing::agent()
+            .with("/drain", json!({"windowSeconds": 60}))
+            .with_pod_template(json!({"spec": spec}));
+        try_built(&agent, &testing::gateway(), "Sell.").map(drop)
+    };
+    let grace = |seconds: i64| verdict(json!({"containers": [], "terminationGracePeriodSeconds": seconds}));
+    assert_eq!(grace(89), Err(Invalid::GracePeriod { pod: 90, grace: 89 }));
+    assert_eq!((grace(90), grace(900)), (Ok(()), Ok(())));
+    let variable = json!([{"name": "SWITCHBOARD_DRAIN_WINDOW_SECONDS", "value": "5"}]);
+    let told_otherwise = verdict(json!({"containers": [{"name": "media", "env": variable}]}));
+    assert_eq!(told_otherwise, Err(Invalid::DrainWindow));
 }
 
 #[test]
