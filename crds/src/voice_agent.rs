@@ -162,7 +162,7 @@ pub struct VoiceAgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub url: Option<String>,
-    /// Numbers that route calls to this agent.
+    /// Numbers that route calls to this agent, in their order; of more than 256 the first ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 20)))]
     pub numbers: Vec<String>,
@@ -185,4 +185,9 @@ pub struct VoiceAgentStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+impl VoiceAgentStatus {
+    /// How many of its numbers are told.
+    pub const NUMBERS: usize = 256;
 }

@@ -101,7 +101,7 @@ pub fn compute(agent: &VoiceAgent, progress: &Progress, now: Timestamp) -> Voice
             status.replicas = Some(pods.replicas.unwrap_or_default());
             status.ready_replicas = Some(pods.ready_replicas.unwrap_or_default());
             status.url = Some(url.clone());
-            status.numbers.clone_from(numbers);
+            status.numbers = numbers.iter().take(VoiceAgentStatus::NUMBERS).cloned().collect();
             status.config_revision = Some(revision.clone());
             let resolved = absent.as_ref().map_or_else(resolved, |absent| {
                 (Status::False, absent.reason(), references::sentence(std::slice::from_ref(absent)))
@@ -233,6 +233,15 @@ mod tests {
         assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(1)));
         assert_eq!(status.config_revision.as_deref(), Some("9f2c41d0"));
         assert_eq!(status.numbers, ["+15551230001"]);
+    }
+
+    #[test]
+    fn of_very_many_numbers_the_first_are_told_and_the_rest_of_the_status_too() {
+        let Progress::Applied(mut found) = applied(2, DeploymentStatus::default()) else { unreachable!() };
+        found.numbers = (0..300).map(|n| format!("+1555123{n:04}")).collect();
+        let status = compute(&testing::agent(), &Progress::Applied(found), Timestamp::UNIX_EPOCH);
+        assert_eq!((status.numbers.len(), status.numbers[255].as_str()), (256, "+15551230255"));
+        assert_eq!(status.config_revision.as_deref(), Some("9f2c41d0"));
     }
 
     #[test]
