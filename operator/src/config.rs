@@ -28,7 +28,8 @@ pub enum Command {
     #[command(after_help = RENDER_EXIT_CODES)]
     Render(RenderConfig),
     /// Looks whether an installation can do its work: the kinds are served and may be read, and a replica leads. Prints
-    /// what is lacking, and then exits 1.
+    /// what is lacking.
+    #[command(after_help = CHECK_EXIT_CODES)]
     Check(CheckConfig),
     /// Looks at the cluster of the current kubeconfig (or, in a pod, at its own) for what kills long calls, and says what
     /// to do about it. Changes nothing.
@@ -38,6 +39,8 @@ pub enum Command {
 
 const RENDER_EXIT_CODES: &str =
     "Exit codes: 0 rendered; 1 the files hold no such agent, or an invalid one; 64 wrong usage.";
+const CHECK_EXIT_CODES: &str =
+    "Exit codes: 0 it can; 1 something is lacking, or the API server does not answer; 64 wrong usage.";
 const DOCTOR_EXIT_CODES: &str = "\
 Exit codes: 0 all is well; 1 warnings, or something could not be looked at; 2 failures; 64 wrong usage; 69 the API server
 does not answer.

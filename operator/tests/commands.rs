@@ -25,13 +25,13 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn every_subcommand_explains_itself_and_its_exit_codes() {
-    for subcommand in ["render", "doctor"] {
+    for subcommand in ["render", "check", "doctor"] {
         let output = switchboard(&[subcommand, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{subcommand}");
         assert!(text(&output.stdout).contains("Exit codes: 0"), "{}", text(&output.stdout));
     }
     let output = switchboard(&["--help"]);
-    for subcommand in ["operator", "render", "doctor"] {
+    for subcommand in ["operator", "render", "check", "doctor"] {
         assert!(text(&output.stdout).contains(subcommand), "{subcommand}");
     }
 }
@@ -41,6 +41,7 @@ fn wrong_usage_is_64_and_says_what_is_wrong() {
     for (arguments, words) in [
         (&["render"][..], "--file"),
         (&["render", "-f", "a.yaml", "--agnet", "sales"], "--agnet"),
+        (&["check", "--wait-seconds", "soon"], "soon"),
         (&["doctor", "-o", "yaml"], "yaml"),
         (&["docter"], "docter"),
     ] {
@@ -69,6 +70,13 @@ fn what_cannot_be_rendered_is_1_with_a_sentence_and_nothing_on_stdout() {
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()), "{arguments:?}");
         assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
     }
+}
+
+#[test]
+fn an_installation_that_cannot_be_asked_is_1_with_what_is_lacking() {
+    let output = switchboard(&["check", "--wait-seconds", "0"]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
+    assert!(!output.stderr.is_empty());
 }
 
 #[test]
