@@ -237,6 +237,9 @@ pub struct PhoneNumberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub voice_url: Option<String>,
+    /// While the carrier is told a new `voiceUrl`: what it may still have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_from: Option<FormerEntry>,
     /// The generation of the spec that the carrier last had: what differs from it was changed by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synced_generation: Option<i64>,
@@ -248,6 +251,33 @@ pub struct PhoneNumberStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+impl PhoneNumberStatus {
+    /// Whether a voice URL is what the carrier was told last, or what it may still have.
+    pub fn has_told(&self, voice_url: &str) -> bool {
+        let former = self.moving_from.as_ref().map(|former| former.voice_url.as_str());
+        [self.voice_url.as_deref(), former].contains(&Some(voice_url))
+    }
+
+    /// The agents whose pods the carrier asks, or may still ask.
+    pub fn entries(&self) -> impl Iterator<Item = &str> {
+        let former = self.moving_from.as_ref().map(|former| former.entry_agent.as_str());
+        self.entry_agent.as_deref().into_iter().chain(former)
+    }
+}
+
+/// Where a number's calls entered before. Whether the carrier has taken what it is told is known only when it says so:
+/// until then its calls may come here, and what it shows is nobody else's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerEntry {
+    /// The agent whose pods the carrier asked.
+    #[schemars(length(max = 40))]
+    pub entry_agent: String,
+    /// What it asked for instructions.
+    #[schemars(length(max = 2048))]
+    pub voice_url: String,
 }
 
 /// How a number was bought. Whatever happens to the operator, no second one is: the candidate is here before it is bought,

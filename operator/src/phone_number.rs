@@ -256,7 +256,7 @@ async fn look(ground: &Ground, draft: &mut Draft<'_>, context: &Context) -> Resu
     Ok(match found {
         Ok(seen) => seen.into(),
         Err(error) => {
-            context.carriers.heed(&namespace, gateway, &error);
+            context.carriers.heed(&namespace, gateway, &error)?;
             let (finding, error) = refusal(error);
             // What is known of the number stays known while nobody can be asked.
             let is_bound = finding.status == Status::Unknown && draft.status.sid.is_some();
@@ -324,17 +324,18 @@ async fn act(
         let sentence = "No route leads to an agent, so the webhooks are left as they are";
         return Ok(Ok(Seen { bound: bound(), in_sync: Finding::unknown(Reason::AgentNotFound, sentence) }));
     };
-    let written = draft.status.voice_url.clone();
+    let observed = &at_carrier.voice;
+    let is_told = observed.voice_url.as_deref().is_some_and(|url| draft.status.has_told(url));
     let plan = diff::plan(Situation {
-        observed: &at_carrier.voice,
+        observed,
         desired,
-        written: written.as_deref(),
+        is_told,
         was_in_sync: status::was_in_sync(number, &desired.voice_url()),
         claim: number.spec.claim_policy,
         drift: number.spec.drift_policy,
     });
     context.metrics.checked_webhooks(plan);
-    let original = || diff::original(&at_carrier.voice, &desired.base, written.as_deref());
+    let original = || diff::original(observed, &desired.base, is_told);
     let in_sync = match plan {
         Plan::Refuse => {
             let sentence = "The number's webhooks belong to another Switchboard: delete its PhoneNumber there, or set \
@@ -352,8 +353,7 @@ async fn act(
         }
         Plan::Write | Plan::Undo => {
             draft.status.original.get_or_insert_with(original);
-            draft.status.entry_agent = Some(entry.clone());
-            draft.status.voice_url = Some(desired.voice_url());
+            status::aim(&mut draft.status, observed.voice_url.as_deref(), entry, desired.voice_url());
             // Before the carrier is touched: from here on the way back is known, whatever happens to this process.
             draft.write(context).await?;
             context.standing.check()?;
@@ -401,6 +401,7 @@ impl<'a> Draft<'a> {
     fn take(&mut self, entry: &str, desired: &Desired) {
         self.status.entry_agent = Some(entry.to_owned());
         self.status.voice_url = Some(desired.voice_url());
+        self.status.moving_from = None;
         self.status.synced_generation = self.number.metadata.generation;
     }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{PhoneNumber, VoiceAgent};
+use crds::{PhoneNumber, PhoneNumberStatus, VoiceAgent};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::apply::{FIELD_MANAGER, apply_status};
 use crate::cache::{self, Feeds};
 use crate::context::{Context, spread};
+use crate::phone_number::routes;
 use crate::report::{self, Error, Kind};
 use crate::rollouts::{self, Image};
 use crate::steward;
@@ -145,18 +146,18 @@ fn entries_to(numbers: &Store<DeserializeGuard<PhoneNumber>>, agent: &Guarded) -
         n.namespace().as_deref() == Some(&namespace) && n.spec.routes.iter().any(|r| r.agent_ref.name == name)
     };
     let numbers = numbers.state_filter(|n| n.0.as_ref().is_ok_and(has_route));
-    let entries = numbers.iter().filter_map(|n| n.0.as_ref().ok()?.status.as_ref()?.entry_agent.clone());
-    entries.filter(|entry| *entry != name).map(|entry| ObjectRef::new(&entry).within(&namespace)).collect()
+    let statuses = numbers.iter().filter_map(|n| n.0.as_ref().ok()?.status.as_ref());
+    let entries = statuses.flat_map(PhoneNumberStatus::entries);
+    entries.filter(|entry| *entry != name).map(|entry| ObjectRef::new(entry).within(&namespace)).collect()
 }
 
 /// Whether a number's calls reach an agent, or did when the agent was last looked at.
 fn is_reached(agent: &VoiceAgent, number: &PhoneNumber) -> bool {
     let name = agent.name_any();
-    let status = number.status.as_ref();
-    let e164 = status.and_then(|s| s.e164.as_ref());
+    let e164 = number.status.as_ref().and_then(|s| s.e164.as_ref());
     agent.namespace() == number.namespace()
         && (number.spec.routes.iter().any(|r| r.agent_ref.name == name)
-            || status.and_then(|s| s.entry_agent.as_ref()) == Some(&name)
+            || routes::enters_through(number, &name)
             || e164.is_some_and(|n| agent.status.iter().any(|s| s.numbers.contains(n))))
 }
 

@@ -62,8 +62,8 @@ pub struct Situation<'a> {
     pub observed: &'a VoiceConfiguration,
     /// What it should be.
     pub desired: &'a Desired,
-    /// What it was last told.
-    pub written: Option<&'a str>,
+    /// Its voice URL is one that it was told for this object.
+    pub is_told: bool,
     /// It once was as it should be now: what differs was changed by somebody else.
     pub was_in_sync: bool,
     /// About numbers of another Switchboard.
@@ -105,11 +105,11 @@ impl Plan {
 
 /// Decides.
 pub fn plan(situation: Situation<'_>) -> Plan {
-    let Situation { observed, desired, written, was_in_sync, claim, drift } = situation;
+    let Situation { observed, desired, is_told, was_in_sync, claim, drift } = situation;
     if desired.is_met_by(observed) {
         return Plan::Keep;
     }
-    if claim == ClaimPolicy::IfUnclaimed && owner(observed, &desired.base, written) == Owner::OtherSwitchboard
+    if claim == ClaimPolicy::IfUnclaimed && owner(observed, &desired.base, is_told) == Owner::OtherSwitchboard
     {
         return Plan::Refuse;
     }
@@ -131,10 +131,10 @@ pub enum Owner {
     Elsewhere,
 }
 
-/// Tells it from the voice URL. `base` is one of our own webhook bases.
-pub fn owner(observed: &VoiceConfiguration, base: &str, written: Option<&str>) -> Owner {
+/// Tells it from the voice URL, and from whether the carrier was told that one. `base` is one of our own webhook bases.
+pub fn owner(observed: &VoiceConfiguration, base: &str, is_told: bool) -> Owner {
     let Some(url) = observed.voice_url.as_deref() else { return Owner::Elsewhere };
-    if written == Some(url) {
+    if is_told {
         return Owner::Ours;
     }
     match (tenant(url), tenant(&format!("{base}{VOICE}"))) {
@@ -157,8 +157,8 @@ const VOICE: &str = "/voice";
 
 /// What to put back one day. Our own URLs are never put back: a status that was lost is no reason to keep the number,
 /// and what somebody forgot to clear beside the voice URL is none either.
-pub fn original(observed: &VoiceConfiguration, base: &str, written: Option<&str>) -> NumberWebhooks {
-    let mut webhooks = match owner(observed, base, written) {
+pub fn original(observed: &VoiceConfiguration, base: &str, is_told: bool) -> NumberWebhooks {
+    let mut webhooks = match owner(observed, base, is_told) {
         Owner::Ours => NumberWebhooks::default(),
         Owner::OtherSwitchboard | Owner::Elsewhere => to_webhooks(observed),
     };
@@ -254,41 +254,32 @@ mod tests {
         let other_agent = pointing_at("https://voice.example.com/moving/support/twilio/voice");
         let same = desired().configuration();
         let unset = VoiceConfiguration::default();
-        let blue = Some("https://blue.example.com/moving/sales/twilio/voice");
         let cases = [
-            ("set as it should be", &same, Some(OURS), true, IfUnclaimed, Enforce, Plan::Keep),
-            ("never set", &unset, None, false, IfUnclaimed, Warn, Plan::Write),
-            ("used by an older application", &elsewhere, None, false, IfUnclaimed, Warn, Plan::Write),
-            ("on a trunk", &trunk, None, false, IfUnclaimed, Enforce, Plan::Write),
-            ("another method", &other_method, Some(OURS), true, IfUnclaimed, Enforce, Plan::Undo),
-            ("changed by hand, enforced", &elsewhere, Some(OURS), true, IfUnclaimed, Enforce, Plan::Undo),
-            ("changed by hand, warned", &elsewhere, Some(OURS), true, IfUnclaimed, Warn, Plan::LeaveDrifted),
-            ("the spec changed", &other_agent, Some(OURS), false, IfUnclaimed, Warn, Plan::Write),
-            ("another cluster's", &other_cluster, None, false, IfUnclaimed, Enforce, Plan::Refuse),
-            (
-                "taken by another cluster",
-                &other_cluster,
-                Some(OURS),
-                true,
-                IfUnclaimed,
-                Enforce,
-                Plan::Refuse,
-            ),
-            ("another cluster's, forced", &other_cluster, None, false, Force, Enforce, Plan::Write),
-            ("another namespace's", &other_namespace, None, false, IfUnclaimed, Enforce, Plan::Refuse),
+            ("set as it should be", &same, true, true, IfUnclaimed, Enforce, Plan::Keep),
+            ("never set", &unset, false, false, IfUnclaimed, Warn, Plan::Write),
+            ("used by an older application", &elsewhere, false, false, IfUnclaimed, Warn, Plan::Write),
+            ("on a trunk", &trunk, false, false, IfUnclaimed, Enforce, Plan::Write),
+            ("another method", &other_method, true, true, IfUnclaimed, Enforce, Plan::Undo),
+            ("changed by hand, enforced", &elsewhere, false, true, IfUnclaimed, Enforce, Plan::Undo),
+            ("changed by hand, warned", &elsewhere, false, true, IfUnclaimed, Warn, Plan::LeaveDrifted),
+            ("the spec changed", &other_agent, false, false, IfUnclaimed, Warn, Plan::Write),
+            ("another cluster's", &other_cluster, false, false, IfUnclaimed, Enforce, Plan::Refuse),
+            ("taken by another cluster", &other_cluster, false, true, IfUnclaimed, Enforce, Plan::Refuse),
+            ("another cluster's, forced", &other_cluster, false, false, Force, Enforce, Plan::Write),
+            ("another namespace's", &other_namespace, false, false, IfUnclaimed, Enforce, Plan::Refuse),
             (
                 "ours under a former public URL",
                 &other_cluster,
-                blue,
+                true,
                 false,
                 IfUnclaimed,
                 Enforce,
                 Plan::Write,
             ),
         ];
-        for (what, observed, written, was_in_sync, claim, drift, expected) in cases {
+        for (what, observed, is_told, was_in_sync, claim, drift, expected) in cases {
             let desired = desired();
-            let situation = Situation { observed, desired: &desired, written, was_in_sync, claim, drift };
+            let situation = Situation { observed, desired: &desired, is_told, was_in_sync, claim, drift };
             assert_eq!(plan(situation), expected, "{what}");
         }
     }
@@ -296,14 +287,14 @@ mod tests {
     #[test]
     fn our_own_url_is_never_what_is_put_back() {
         let base = desired().base;
-        assert_eq!(original(&pointing_at(OURS), &base, None), NumberWebhooks::default());
+        assert_eq!(original(&pointing_at(OURS), &base, false), NumberWebhooks::default());
         let forgotten = VoiceConfiguration { voice_url: None, ..desired().configuration() };
-        assert_eq!(original(&forgotten, &base, None).status_callback, "");
+        assert_eq!(original(&forgotten, &base, false).status_callback, "");
         let old = VoiceConfiguration {
             status_callback: Some("https://old.example.com/moving/sales/twilio/status".to_owned()),
             ..pointing_at("https://old.example.com/voice")
         };
-        assert_eq!(to_configuration(&original(&old, &base, None)), old);
+        assert_eq!(to_configuration(&original(&old, &base, false)), old);
     }
 
     #[test]

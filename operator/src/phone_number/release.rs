@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::conditions::{ConditionType, Reason, Status, find_condition};
-use crds::{DeletionPolicy, NumberSourceType, PhoneNumber};
+use crds::{DeletionPolicy, NumberSourceType, PhoneNumber, PhoneNumberStatus};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::events::EventType;
@@ -80,12 +80,20 @@ pub(super) enum Way {
 pub(super) async fn release(number: &PhoneNumber, context: &Context) -> Result<Way, Error> {
     let is_bought = number.spec.source.kind == NumberSourceType::Purchase;
     let is_to_go = is_bought && number.spec.deletion_policy == DeletionPolicy::Release;
-    let released =
-        if is_to_go { give_back(number, context).await? } else { restore(number, context).await? };
+    let released = if is_to_go { give_back(number, context).await } else { restore(number, context).await };
     let now = Timestamp::now();
+    let released = match released {
+        Ok(released) => released,
+        Err(error) => {
+            if let Error::Carrier(_) = error {
+                wait(number, &carrier_away(is_to_go), now, context).await?;
+            }
+            return Err(error);
+        }
+    };
     let left = patience(number, now);
     if released == Released::GaveUp(Because::CredentialsRefused) && !left.is_zero() {
-        wait(number, is_to_go, now, context).await?;
+        wait(number, &credentials_refused(is_to_go), now, context).await?;
         return Ok(Way::LookAgain(RETRY.min(left)));
     }
     context.number_looks.forget(&number.uid().unwrap_or_default());
@@ -107,15 +115,37 @@ fn patience(number: &PhoneNumber, now: Timestamp) -> Duration {
     PATIENCE.saturating_sub(Duration::try_from(now.duration_since(since)).unwrap_or_default())
 }
 
-/// Says what is waited for.
-async fn wait(number: &PhoneNumber, is_to_go: bool, now: Timestamp, context: &Context) -> Result<(), Error> {
-    let task = if is_to_go { "give the number back" } else { "put its former webhooks back" };
+const fn task(is_to_go: bool) -> &'static str {
+    if is_to_go { "give the number back" } else { "put its former webhooks back" }
+}
+
+fn credentials_refused(is_to_go: bool) -> Finding {
     let sentence = format!(
-        "Deleted, and waits up to {} minutes for credentials that the carrier takes, to {task}: correct them (see the \
+        "Deleted, and waits up to {} minutes for credentials that the carrier takes, to {}: correct them (see the \
          VoiceGateway's conditions), or set deletionPolicy to Retain to leave the number as it is",
-        PATIENCE.as_secs() / 60
+        PATIENCE.as_secs() / 60,
+        task(is_to_go),
     );
-    let status = status::leaving(number, &Finding::no(Reason::CredentialsRejected, sentence), now);
+    Finding::no(Reason::CredentialsRejected, sentence)
+}
+
+fn carrier_away(is_to_go: bool) -> Finding {
+    let sentence = format!(
+        "Deleted, and waits for the carrier, which cannot be asked now, to {}: it is tried again by itself; set \
+         deletionPolicy to Retain to leave the number as it is",
+        task(is_to_go),
+    );
+    Finding::unknown(Reason::CarrierUnavailable, sentence)
+}
+
+/// Says what is waited for.
+async fn wait(
+    number: &PhoneNumber,
+    waits_for: &Finding,
+    now: Timestamp,
+    context: &Context,
+) -> Result<(), Error> {
+    let status = status::leaving(number, waits_for, now);
     if number.status.as_ref() == Some(&status) {
         return Ok(());
     }
@@ -160,34 +190,31 @@ async fn tell(number: &PhoneNumber, released: Released, is_to_go: bool, context:
 }
 
 async fn restore(number: &PhoneNumber, context: &Context) -> Result<Released, Error> {
-    let status = number.status.as_ref();
-    let Some(original) = status.and_then(|s| s.original.as_ref()) else { return Ok(Released::NothingToDo) };
+    let Some(status) = &number.status else { return Ok(Released::NothingToDo) };
+    let Some(original) = &status.original else { return Ok(Released::NothingToDo) };
     if number.spec.deletion_policy == DeletionPolicy::Retain {
         return Ok(Released::NothingToDo);
     }
-    let Some(Ok(sid)) = status.and_then(|s| s.sid.as_ref()).map(|sid| sid.parse::<NumberSid>()) else {
+    let Some(Ok(sid)) = status.sid.as_ref().map(|sid| sid.parse::<NumberSid>()) else {
         return Ok(Released::NothingToDo);
     };
     if observe::find_earlier_claimant(number, &Identity::of(number), context).is_some() {
         // The number belongs to another object, which knows what to put back.
         return Ok(Released::NothingToDo);
     }
-    let written = status.and_then(|s| s.voice_url.as_deref());
     let former = diff::to_configuration(original);
-    with_carrier(number, context, async |client| put_back(client, &sid, written, &former).await).await
+    with_carrier(number, context, async |client| put_back(client, &sid, status, &former).await).await
 }
 
 /// Gives a bought number back for good.
 async fn give_back(number: &PhoneNumber, context: &Context) -> Result<Released, Error> {
-    let status = number.status.as_ref();
-    if status.is_none_or(|s| s.purchase.is_none()) {
+    let Some(status) = number.status.as_ref().filter(|s| s.purchase.is_some()) else {
         return Ok(Released::NothingToDo);
-    }
+    };
     if observe::find_claimant(number, &Identity::of(number), context, |_| true).is_some() {
         return Ok(Released::UsedByOthers);
     }
-    let written = status.and_then(|s| s.voice_url.as_deref());
-    let sid = status.and_then(|s| s.sid.as_ref()).and_then(|sid| sid.parse::<NumberSid>().ok());
+    let sid = status.sid.as_ref().and_then(|sid| sid.parse::<NumberSid>().ok());
     with_carrier(number, context, async |client| {
         let found = match &sid {
             Some(sid) => match client.fetch_number(sid).await {
@@ -199,8 +226,7 @@ async fn give_back(number: &PhoneNumber, context: &Context) -> Result<Released, 
             None => client.find_labelled(&purchase::label(number)).await?,
         };
         let Some(found) = found else { return Ok(Released::NothingToDo) };
-        let url = found.voice.voice_url.as_deref();
-        if url.is_some() && url != written {
+        if found.voice.voice_url.is_some_and(|url| !status.has_told(&url)) {
             return Ok(Released::UsedByOthers);
         }
         client.release_number(&found.sid).await.map(|()| Released::GivenBack)
@@ -226,7 +252,7 @@ async fn with_carrier(
         Ok(released) => Ok(released),
         Err(error) => {
             let namespace = number.namespace().unwrap_or_default();
-            context.carriers.heed(&namespace, &number.spec.gateway_ref.name, &error);
+            context.carriers.heed(&namespace, &number.spec.gateway_ref.name, &error)?;
             match (error.fault(), &error) {
                 (Fault::User, twilio::rest::Error::Authentication { .. }) => {
                     Ok(Released::GaveUp(Because::CredentialsRefused))
@@ -252,11 +278,11 @@ async fn carrier_of(number: &PhoneNumber, context: &Context) -> Result<Option<Ar
 pub(super) async fn put_back(
     client: &Client,
     sid: &NumberSid,
-    written: Option<&str>,
+    status: &PhoneNumberStatus,
     former: &VoiceConfiguration,
 ) -> Result<Released, twilio::rest::Error> {
     let now = client.fetch_number(sid).await?.voice;
-    if now.voice_url.as_deref() == written {
+    if now.voice_url.as_deref().is_some_and(|url| status.has_told(url)) {
         client.update_number(sid, &NumberUpdate::restoring(former)).await?;
         return Ok(Released::Restored);
     }
@@ -274,7 +300,6 @@ pub(super) async fn put_back(
 mod tests {
     use super::*;
     use crate::testing::{self, NumberVerbs as _};
-    use crds::PhoneNumberStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(second: i64) -> Timestamp {

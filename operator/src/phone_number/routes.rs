@@ -64,9 +64,9 @@ pub fn entry_agent(before: Option<&str>, live: &[Route]) -> Option<String> {
     stays.or(first).map(str::to_owned)
 }
 
-/// Whether a number's calls enter through an agent.
+/// Whether a number's calls enter through an agent, or may still do so.
 pub fn enters_through(number: &PhoneNumber, agent: &str) -> bool {
-    number.status.as_ref().and_then(|s| s.entry_agent.as_deref()) == Some(agent)
+    number.status.as_ref().is_some_and(|status| status.entries().any(|entry| entry == agent))
 }
 
 /// The numbers whose calls enter through an agent, or will, with the routes its pods choose from. A number without a live
@@ -122,6 +122,7 @@ pub fn webhook_base(public_url: &str, number: &PhoneNumber, agent: &str) -> Stri
 mod tests {
     use super::*;
     use crate::testing::{self, NumberVerbs as _};
+    use crds::FormerEntry;
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -178,6 +179,12 @@ mod tests {
             (numbers_of(&[set.clone(), new()], "sales"), numbers_of(&[set, new()], "support")),
             (0, 1)
         );
+        // While the carrier is told another entry it may still call the former one.
+        let mut moving = new().entering_through("sales");
+        moving.status.get_or_insert_default().moving_from =
+            Some(FormerEntry { entry_agent: "support".to_owned(), voice_url: "u".to_owned() });
+        let moving = std::slice::from_ref(&moving);
+        assert_eq!((numbers_of(moving, "sales"), numbers_of(moving, "support")), (1, 1));
         let refused = new().with_status(crds::PhoneNumberStatus::default());
         assert_eq!(numbers_of(&[refused], "sales"), 0);
         let mut leaving = new();

@@ -1,7 +1,7 @@
 //! The status of a number: a pure function of what was found and done.
 
 use crds::conditions::{ConditionType, Reason, Status, find_condition, set_condition};
-use crds::{PhoneNumber, PhoneNumberStatus};
+use crds::{FormerEntry, PhoneNumber, PhoneNumberStatus};
 use jiff::Timestamp;
 
 use crate::finding::Finding;
@@ -49,6 +49,17 @@ pub fn conclude(
         set_condition(&mut status.conditions, finding.condition(kind, generation), now);
     }
     status
+}
+
+/// The carrier, which shows `observed`, is about to be told a voice URL: from here on it may have either.
+pub fn aim(status: &mut PhoneNumberStatus, observed: Option<&str>, entry: &str, voice_url: String) {
+    let (url, agent) = (status.voice_url.take(), status.entry_agent.take());
+    let last = url.zip(agent).map(|(voice_url, entry_agent)| FormerEntry { entry_agent, voice_url });
+    let told = [last, status.moving_from.take()].into_iter().flatten();
+    status.moving_from =
+        told.into_iter().find(|told| observed == Some(&told.voice_url) && told.voice_url != voice_url);
+    status.entry_agent = Some(entry.to_owned());
+    status.voice_url = Some(voice_url);
 }
 
 /// The status of a deleted number that waits: everything else in it is the way back.
@@ -123,6 +134,25 @@ mod tests {
         assert!(is_waiting(&testing::number().with_status(concluded(Findings::blocked(&taken)))));
         assert!(!is_waiting(&testing::number().with_status(concluded(fine()))));
         assert!(!is_waiting(&testing::number()));
+    }
+
+    #[test]
+    fn while_a_move_is_on_its_way_what_the_carrier_may_have_is_ours() {
+        let entry = |agent: &str| (format!("https://a.example/{agent}"), agent.to_owned());
+        let mut status = PhoneNumberStatus::default();
+        let mut aim = |observed: &str, at: &str| {
+            super::aim(&mut status, Some(&entry(observed).0), at, entry(at).0);
+            let entries: Vec<String> = status.entries().map(str::to_owned).collect();
+            assert!(entries.iter().all(|agent| status.has_told(&entry(agent).0)));
+            entries
+        };
+        assert_eq!(aim("somebody", "a"), ["a"], "what was there before was not ours");
+        assert_eq!(aim("a", "b"), ["b", "a"]);
+        assert_eq!(aim("a", "b"), ["b", "a"], "the carrier was not told, and is again");
+        assert_eq!(aim("a", "c"), ["c", "a"], "nor of this one");
+        assert_eq!(aim("c", "d"), ["d", "c"], "it was, and the answer was lost");
+        assert_eq!(aim("d", "d"), ["d"], "only another field differs");
+        assert_eq!(aim("somebody", "e"), ["e"], "somebody else changed it");
     }
 
     #[test]

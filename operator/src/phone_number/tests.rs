@@ -10,7 +10,8 @@ use twilio::rest::{Credentials, Transport, VoiceConfiguration};
 use twilio::{NumberSid, Secret};
 
 use super::diff::Desired;
-use super::{release, write};
+use super::{release, status, write};
+use crds::PhoneNumberStatus;
 use crds::conditions::Reason;
 
 const OLD: &str = "https://old.example.com/voice";
@@ -66,6 +67,11 @@ fn desired() -> Desired {
     Desired { base: "https://voice.example.com/moving/sales/twilio".to_owned(), fallback_url: None }
 }
 
+/// The status when the carrier was told what is desired.
+fn told() -> PhoneNumberStatus {
+    PhoneNumberStatus { voice_url: Some(desired().voice_url()), ..PhoneNumberStatus::default() }
+}
+
 #[tokio::test]
 async fn what_was_written_is_read_back_and_then_put_back() {
     let (_, client) = carrier(true).await;
@@ -73,8 +79,8 @@ async fn what_was_written_is_read_back_and_then_put_back() {
     let finding = write(&client, &before, &desired()).await.unwrap();
     assert_eq!(finding.reason, Reason::WebhooksInSync);
 
-    let written = Some(desired().voice_url());
-    let released = release::put_back(&client, &sid(), written.as_deref(), &before.voice).await.unwrap();
+    let status = told();
+    let released = release::put_back(&client, &sid(), &status, &before.voice).await.unwrap();
     assert_eq!(released, release::Released::Restored);
     let after: VoiceConfiguration = client.fetch_number(&sid()).await.unwrap().voice;
     assert_eq!(
@@ -83,8 +89,22 @@ async fn what_was_written_is_read_back_and_then_put_back() {
     );
     assert_eq!((after.status_callback, after.trunk_sid), (None, None));
     // Whose answer was lost does not take its own work for somebody else's.
-    let again = release::put_back(&client, &sid(), written.as_deref(), &before.voice).await.unwrap();
+    let again = release::put_back(&client, &sid(), &status, &before.voice).await.unwrap();
     assert_eq!(again, release::Released::Restored);
+}
+
+#[tokio::test]
+async fn what_a_carrier_has_that_missed_the_last_move_is_put_back_all_the_same() {
+    let (_, client) = carrier(true).await;
+    let before = client.fetch_number(&sid()).await.unwrap();
+    write(&client, &before, &desired()).await.unwrap();
+    let mut status = PhoneNumberStatus { entry_agent: Some("sales".to_owned()), ..told() };
+    let next = "https://new.example.com/moving/sales/twilio/voice";
+    status::aim(&mut status, Some(&desired().voice_url()), "sales", next.to_owned());
+    // And then nobody could tell the carrier.
+    let released = release::put_back(&client, &sid(), &status, &before.voice).await.unwrap();
+    assert_eq!(released, release::Released::Restored);
+    assert_eq!(client.fetch_number(&sid()).await.unwrap().voice.voice_url.as_deref(), Some(OLD));
 }
 
 #[tokio::test]
@@ -101,8 +121,8 @@ async fn a_number_that_somebody_else_took_is_left_alone() {
     let number = client.fetch_number(&sid()).await.unwrap();
     write(&client, &number, &desired()).await.unwrap();
     state.fields.lock().unwrap()["voice_url"] = json!("https://new.example.com/voice");
-    let written = Some(desired().voice_url());
-    let released = release::put_back(&client, &sid(), written.as_deref(), &number.voice).await.unwrap();
+    let status = told();
+    let released = release::put_back(&client, &sid(), &status, &number.voice).await.unwrap();
     assert_eq!(released, release::Released::UsedByOthers);
     assert_eq!(state.fields.lock().unwrap()["voice_url"], "https://new.example.com/voice");
 }

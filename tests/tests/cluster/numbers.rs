@@ -36,6 +36,7 @@ pub(crate) fn trials(ctx: &Arc<Ctx>) -> Vec<Trial> {
         ctx.trial("numbers::eight_fields_come_back_from_a_trunk_and_an_application", eight_fields),
         ctx.trial("numbers::retain_leaves_the_webhooks", retain),
         ctx.trial("numbers::the_entry_agent_moves_only_when_it_must", entry_agent),
+        ctx.trial("numbers::a_move_that_the_carrier_missed_is_made_up_for_and_nothing_is_lost", missed),
         ctx.trial("numbers::another_clusters_number_is_left_alone_unless_forced", claimed),
         ctx.trial("numbers::retry_after_is_heeded_whoever_wakes_the_number", retry_after),
         ctx.trial("numbers::an_outage_of_the_carrier_is_no_hot_loop_and_heals", outage),
@@ -229,6 +230,79 @@ async fn entry_agent(ctx: Arc<Ctx>) -> Result<()> {
     entry("sales").await?;
     cluster.kubectl(&["delete", "voiceagent", "later", "-n", NAMESPACE, "--wait=false"]).await?;
     delete(cluster, "sticky").await
+}
+
+/// The entry moves while the carrier takes no write: what it shows then was told by us, and is where calls still go.
+async fn missed(ctx: Arc<Ctx>) -> Result<()> {
+    const FORMER: &str = "https://former.example.com/voice";
+    let (cluster, simulator) = (ctx.cluster()?, ctx.installation()?.simulator());
+    tenant(&ctx).await?;
+    clean(&ctx).await?;
+    simulator.change_number(SID, (ACCOUNT, TOKEN), &[("VoiceUrl", FORMER)]).await?;
+    apply_json(cluster, NAMESPACE, "moved", &by_sid("moved")).await?;
+    let routes = json!({"spec": {"routes": [{"agentRef": {"name": "sales"}, "weight": 90}, {"agentRef": {"name": "support"}, "weight": 10}]}});
+    merge(cluster, NAMESPACE, "phonenumber", "moved", &routes).await?;
+    wait_until_ready(cluster, NAMESPACE, "phonenumber", "moved", PATIENCE).await?;
+    let public_url = async |url: &str| {
+        merge(cluster, NAMESPACE, "voicegateway", "default", &json!({"spec": {"publicUrl": url}})).await
+    };
+    let takes_writes = async |does: bool| {
+        let faults = if does { json!({}) } else { json!({"rest": {"status": 503, "method": "POST"}}) };
+        simulator.set_faults(&faults).await
+    };
+    let aims_at = async |voice_url: &str| {
+        wait_for("the number to aim elsewhere, in vain", PATIENCE, async || {
+            let number = resource(cluster, NAMESPACE, "phonenumber", "moved").await?;
+            let in_sync = condition(&number, "InSync").context("a condition")?;
+            let is_missed =
+                number["status"]["voiceUrl"] == voice_url && in_sync["reason"] == "CarrierUnavailable";
+            Ok(is_missed.then(|| number["status"]["movingFrom"].clone()))
+        })
+        .await
+    };
+
+    takes_writes(false).await?;
+    public_url("https://moved.example.com").await?;
+    let from = aims_at("https://moved.example.com/numbers/sales/twilio/voice").await?;
+    assert_eq!(from["voiceUrl"], "https://voice.example.com/numbers/sales/twilio/voice");
+    takes_writes(true).await?;
+    let object = wait_until_ready(cluster, NAMESPACE, "phonenumber", "moved", PATIENCE).await?;
+    assert_eq!(object["status"]["movingFrom"], Value::Null, "{object:#}");
+    assert_eq!(simulator.number(E164).await?["voice_url"], object["status"]["voiceUrl"]);
+
+    // The agent that the carrier still calls stays until it calls the other one.
+    takes_writes(false).await?;
+    cluster.kubectl(&["delete", "voiceagent", "sales", "-n", NAMESPACE, "--wait=false"]).await?;
+    let from = aims_at("https://moved.example.com/numbers/support/twilio/voice").await?;
+    assert_eq!(from["entryAgent"], "sales");
+    told(cluster, NAMESPACE, "voiceagent", "sales", "Ready", "WaitingForNumbers").await?;
+    takes_writes(true).await?;
+    cluster
+        .kubectl(&["wait", "voiceagent", "sales", "-n", NAMESPACE, "--for=delete", "--timeout=120s"])
+        .await?;
+    assert_eq!(
+        simulator.number(E164).await?["voice_url"],
+        "https://moved.example.com/numbers/support/twilio/voice"
+    );
+
+    takes_writes(false).await?;
+    public_url("https://again.example.com").await?;
+    aims_at("https://again.example.com/numbers/support/twilio/voice").await?;
+    cluster.kubectl(&["delete", "phonenumber", "moved", "-n", NAMESPACE, "--wait=false"]).await?;
+    wait_for("the number to say what it waits for", PATIENCE, async || {
+        let number = resource(cluster, NAMESPACE, "phonenumber", "moved").await?;
+        let ready = condition(&number, "Ready").context("a condition")?;
+        ensure!(ready.to_string().contains("Deleted, and waits for the carrier"), "{ready}");
+        Ok(Some(()))
+    })
+    .await?;
+    takes_writes(true).await?;
+    cluster
+        .kubectl(&["wait", "phonenumber", "moved", "-n", NAMESPACE, "--for=delete", "--timeout=120s"])
+        .await?;
+    assert_eq!(simulator.number(E164).await?["voice_url"], FORMER);
+    tenant(&ctx).await?;
+    clean(&ctx).await
 }
 
 async fn claimed(ctx: Arc<Ctx>) -> Result<()> {
