@@ -19,8 +19,6 @@ use serde::{Deserialize, Serialize};
 pub struct PodMonitorSpec {
     /// Of the PodMonitor's namespace.
     pub selector: LabelSelector,
-    /// Labels of pods that series get.
-    pub pod_target_labels: Vec<String>,
     /// Where and how often.
     pub pod_metrics_endpoints: Vec<PodMetricsEndpoint>,
 }
@@ -35,6 +33,18 @@ pub struct PodMetricsEndpoint {
     pub path: String,
     /// As Prometheus writes durations.
     pub interval: String,
+    /// Labels of the target that its series get.
+    pub relabelings: Vec<Relabeling>,
+}
+
+/// A label made of others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Relabeling {
+    /// Of these.
+    pub source_labels: Vec<String>,
+    /// This one.
+    pub target_label: String,
 }
 
 /// Requests of hosts to Services (Gateway API, `gateway.networking.k8s.io/v1`).

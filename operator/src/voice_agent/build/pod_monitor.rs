@@ -3,7 +3,7 @@
 use crds::{MonitoringType, PodMonitorSettings};
 
 use super::{AGENT_LABEL, metadata, selector};
-use crate::foreign::{PodMetricsEndpoint, PodMonitor, PodMonitorSpec};
+use crate::foreign::{PodMetricsEndpoint, PodMonitor, PodMonitorSpec, Relabeling};
 use crate::voice_agent::validate::ValidatedAgent;
 
 pub(super) fn build(agent: &ValidatedAgent) -> Option<PodMonitor> {
@@ -21,13 +21,22 @@ pub(super) fn build(agent: &ValidatedAgent) -> Option<PodMonitor> {
         metadata,
         spec: PodMonitorSpec {
             selector: selector(&agent.name),
-            // Dashboards and alerts go by the agent's name.
-            pod_target_labels: vec![AGENT_LABEL.to_owned()],
             pod_metrics_endpoints: vec![PodMetricsEndpoint {
                 port: "admin".to_owned(),
                 path: "/metrics".to_owned(),
                 interval: format!("{interval_seconds}s"),
+                // Dashboards and alerts go by the agent's name, and by the chart's PodMonitor it is called so.
+                relabelings: vec![Relabeling {
+                    source_labels: vec![discovered(AGENT_LABEL)],
+                    target_label: "agent".to_owned(),
+                }],
             }],
         },
     })
+}
+
+/// A pod's label as Prometheus' discovery calls it.
+fn discovered(label: &str) -> String {
+    let name = label.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    format!("__meta_kubernetes_pod_label_{name}")
 }

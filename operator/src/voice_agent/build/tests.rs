@@ -336,7 +336,11 @@ fn a_pod_monitor_has_the_users_labels_and_ours() {
     let monitor = built(&testing::agent().with("/monitoring", monitoring)).pod_monitor.unwrap();
     let labels = monitor.metadata.labels.unwrap();
     assert_eq!((labels["release"].as_str(), labels[AGENT_LABEL].as_str()), ("prometheus", "sales"));
-    assert_eq!(monitor.spec.pod_metrics_endpoints[0].interval, "5s");
+    let endpoint = &monitor.spec.pod_metrics_endpoints[0];
+    assert_eq!(endpoint.interval, "5s");
+    let relabelled = serde_json::to_value(&endpoint.relabelings).unwrap();
+    let agent = json!([{"sourceLabels": ["__meta_kubernetes_pod_label_switchboard_dev_agent"], "targetLabel": "agent"}]);
+    assert_eq!(relabelled, agent);
 }
 
 #[test]
