@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::conditions::ConditionType;
+use crds::conditions::{ConditionType, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::cache::Cache;
@@ -66,8 +66,9 @@ pub fn empty() -> Census {
     series.map(|series| (series, 0)).collect()
 }
 
+/// An agent that somebody closed for the night is not ready, and nobody is to be called for it.
 fn count(census: &mut Census, kind: Kind, conditions: &[Condition]) {
-    for condition in conditions {
+    for condition in conditions.iter().filter(|condition| condition.reason != Reason::Suspended.to_string()) {
         let Some(status) = STATUSES.into_iter().find(|status| *status == condition.status) else { continue };
         if let Some(count) = census.get_mut(&(kind.as_str(), condition.type_.clone(), status)) {
             *count += 1;
@@ -77,7 +78,7 @@ fn count(census: &mut Census, kind: Kind, conditions: &[Condition]) {
 
 #[cfg(test)]
 mod tests {
-    use crds::conditions::{NewCondition, Reason, Status, set_condition};
+    use crds::conditions::{NewCondition, Status, set_condition};
     use jiff::Timestamp;
 
     use super::*;
@@ -98,6 +99,9 @@ mod tests {
         let foreign = Condition { type_: "SomebodyElses".to_owned(), ..ready.clone() };
         count(&mut census, Kind::PhoneNumber, &[ready.clone(), drifted, foreign]);
         count(&mut census, Kind::PhoneNumber, &[ready]);
+        let closed = condition(ConditionType::Ready, Status::False);
+        let closed = Condition { reason: Reason::Suspended.to_string(), ..closed };
+        count(&mut census, Kind::VoiceAgent, &[closed]);
         let found: Vec<_> = census.iter().filter(|(_, count)| **count > 0).collect();
         assert_eq!(
             found,

@@ -35,6 +35,10 @@ fn of_autoscaler(autoscaler: Option<&HorizontalPodAutoscaler>) -> Finding {
         return Finding::no(Reason::AutoscalerBlocked, sentence);
     }
     match find("ScalingActive") {
+        // Somebody scaled the Deployment to zero: then nothing is asked for, and Ready says so.
+        Some(idle) if idle.reason.as_deref() == Some("ScalingDisabled") => {
+            Finding::unknown(Reason::Pending, "The HorizontalPodAutoscaler rests while there are no pods")
+        }
         None => Finding::unknown(Reason::Pending, "The HorizontalPodAutoscaler has not looked yet"),
         Some(active) if active.status == "True" => of_limits(find("ScalingLimited")),
         Some(active) => Finding::no(
@@ -113,6 +117,8 @@ mod tests {
     #[test]
     fn before_its_first_look_and_when_it_cannot_scale_it_is_not_ready() {
         assert_eq!(of(json!([])).status, Status::Unknown);
+        let resting = json!({"type": "ScalingActive", "status": "False", "reason": "ScalingDisabled"});
+        assert_eq!(of(json!([resting])).status, Status::Unknown);
         let blocked = json!({"type": "AbleToScale", "status": "False", "reason": "FailedGetScale"});
         assert_eq!(of(json!([blocked])).reason, Reason::AutoscalerBlocked);
     }

@@ -102,7 +102,7 @@ fn arrivals() -> Row {
             "{pods}",
             "From the carrier's first webhook to the start of the call's stream.",
         ),
-        Panel::stack("Callers refused", "ops", "Callers each second who heard a sentence instead of the agent, by reason.")
+        Panel::stack("Callers refused", "ops", "Callers each second whom the agent did not take, by reason: they heard a sentence, or were passed on.")
             .query("{{reason}}", &per_second_by("reason", "switchboard_calls_refused_total")),
         Panel::stack(
             "Webhooks and streams refused",
