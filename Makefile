@@ -11,6 +11,10 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/switchboard
 SDK := $(CACHE)/sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# What needs root gets it by itself; what is built and downloaded stays the user's.
+ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH" "HOME=$$HOME" )
+RUNNER := $(if $(ROOT),CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUNNER="sudo -E env PATH=$$PATH HOME=$$HOME" )
+TRIALS := $(RUNNER)cargo test --locked --workspace --features e2e/cluster
 
 .PHONY: help
 help: ## What there is
@@ -18,7 +22,7 @@ help: ## What there is
 
 .PHONY: setup
 setup: need-rust ## Install what the tests and the demo need (root), build Kubernetes once into the cache
-	tests/cluster/install-packages.sh
+	$(ROOT)tests/cluster/install-packages.sh
 	tests/cluster/build-tools.sh >/dev/null
 	cargo fetch --locked --quiet
 
@@ -26,14 +30,15 @@ setup: need-rust ## Install what the tests and the demo need (root), build Kuber
 demo: setup ## A call on a real Kubernetes, from nothing (root); KEEP=1 leaves the cluster up
 	@echo "==> Building Switchboard"
 	cargo build --locked --workspace --bins
+	@mkdir -p demo-output
 	@echo "==> Running the demo"
-	$(BIN)/switchboard-demo
+	$(ROOT)$(BIN)/switchboard-demo
 
 .PHONY: local
 local: need-rust ## A call without cluster, accounts, keys or root; AGENT=agent.yaml answers with your own agent
 	@echo "==> Building Switchboard"
 	cargo build --locked -p media-pod -p simulator --bins
-	@mkdir -p demo-output
+	@mkdir -p demo-output && rm -f demo-output/heard.wav
 	$(BIN)/switchboard-sim local --heard demo-output/heard.wav $(if $(AGENT),--agent $(AGENT))
 
 # Two clusters at a time, the longest first: each waits for its pods more than it computes. A lane that fails stops no other.
@@ -67,30 +72,30 @@ $(SDK)/ready:
 cluster-test: setup build ## The main job on a real API server, node and Redis, and all that may go wrong there (root)
 	@echo "==> Tests on a real cluster"
 	tests/cluster/build-tools.sh prometheus prometheus-adapter >/dev/null
-	cargo test --locked --workspace --features e2e/cluster --test cluster
+	$(TRIALS) --test cluster
 
 .PHONY: resilience-test
 resilience-test: setup build ## Nodes drained, cut off and lost; a minute of random operations and faults (root)
 	@echo "==> Tests of nodes that go, and of random operations"
-	cargo test --locked --workspace --no-fail-fast --features e2e/cluster --test two-nodes --test model-based
+	$(TRIALS) --no-fail-fast --test two-nodes --test model-based
 
 .PHONY: model-test
 model-test: setup build ## Ten minutes of random operations and faults against a pure model (root); SEED=1 repeats a run's
 	SWITCHBOARD_MODEL_SECONDS=600 $(if $(SEED),SWITCHBOARD_MODEL_SEED=$(SEED)) \
-		cargo test --locked --workspace --features e2e/cluster --test model-based
+		$(TRIALS) --test model-based
 
 .PHONY: operator-bench
 operator-bench: setup ## The operator with 500 agents and 500 numbers: time, requests, memory, with limits (root)
 	@echo "==> The operator with a large fleet"
 	cargo build --locked --release -p operator
 	cargo build --locked -p e2e -p simulator --bins
-	$(BIN)/switchboard-operator-bench --operator target/$(TARGET)/release/switchboard
+	$(ROOT)$(BIN)/switchboard-operator-bench --operator target/$(TARGET)/release/switchboard
 
 .PHONY: chart-test
 chart-test: setup build ## The chart: rendered, refused, installed, upgraded and uninstalled under calls; its alerts (root)
 	@echo "==> Tests of the chart"
 	tests/cluster/build-tools.sh helm kubeconform prometheus-operator-crds promtool >/dev/null
-	cargo test --locked --workspace --no-fail-fast --features e2e/cluster --test rules --test chart
+	$(TRIALS) --no-fail-fast --test rules --test chart
 
 # The operator's part is a target of its own, because it needs root and a control plane.
 .PHONY: bench
@@ -100,7 +105,7 @@ bench: release ## Speed and memory as tables with limits (BENCH="--rounds 9"); t
 	@echo "==> The media pod beside a naive relay"
 	$(RELEASE)/switchboard-bench table --frames target/frames.txt --json target/bench.json $(BENCH)
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory operator-bench; else \
-		echo "The operator with a large fleet was not measured: that needs root (sudo make operator-bench)."; fi
+		echo "The operator with a large fleet was not measured: that needs root (make operator-bench)."; fi
 
 .PHONY: soak
 soak: release ## Half an hour at 100 calls with interruptions: nothing lost, memory level (SOAK="--seconds 600"); needs redis-server
