@@ -42,7 +42,7 @@ labels, annotations. */}}
 {{- define "switchboard.metadata" -}}
 name: {{ .name }}
 {{- if ne (.namespace | default "") "-" }}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+namespace: {{ .namespace | default .root.Release.Namespace | quote }}
 {{- end }}
 labels:
   {{- include "switchboard.labels" (dict "root" .root "labels" (mergeOverwrite (dict) (.labels | default dict) (include "switchboard.versionLabels" .root | fromYaml))) | nindent 2 }}
@@ -126,7 +126,7 @@ spec:
           fieldPath: metadata.namespace
     {{- with .root.Values.watchNamespaces }}
     - name: SWITCHBOARD_WATCH_NAMESPACES
-      value: {{ join "," . }}
+      value: {{ join "," . | quote }}
     {{- end }}
     resources:
       requests:
