@@ -2,8 +2,9 @@
 //!
 //! Bounds that axum's own server does not set: connections at once, and time to send a request's head. When all places are
 //! taken and another connection comes, the one that has been without a request for longest gives way, so that sockets
-//! which say nothing keep nobody out; where all are busy it waits in the kernel's backlog. An upgraded connection no longer
-//! counts here, its owner bounds it.
+//! which say nothing keep nobody out; where all are busy it waits in the kernel's backlog. A connection is busy from its
+//! request's head to the answer: whoever reads a body must do so within a time. An upgraded connection no longer counts
+//! here, its owner bounds it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -38,6 +38,8 @@ labels! {
         UnknownAgent => "unknown_agent",
         /// The form, a parameter or the path does not parse, or the body is too large.
         Malformed => "malformed",
+        /// The body did not come in time.
+        BodyTimeout => "body_timeout",
         /// The store did not answer.
         Store => "store",
         /// The keyring's signing key cannot be used.

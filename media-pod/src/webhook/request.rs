@@ -1,9 +1,11 @@
 //! A webhook request: is it the carrier's, and what does it say. Nothing is believed before the signature was checked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use call_session::agent_file::{AgentFile, Carrier, TwilioCarrier};
 use call_session::{AccountSid, CallSid, Ms, Redacted};
@@ -16,6 +18,10 @@ use crate::metrics::WebhookRefusal;
 
 /// The carrier's forms have about 2 kB; SIP headers and the like may add to it.
 const LARGEST_BODY: usize = 64 * 1024;
+
+/// The carrier sends a form with its head, in a packet or two; a few retransmissions fit in. Whoever needs longer keeps a
+/// place at the door from others, and nothing is known of who it is before the form is there.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request that was signed by the carrier for the agent it names.
 pub(super) struct Verified {
@@ -46,6 +52,8 @@ pub(super) enum Refusal {
     MediaType,
     #[error("the body is larger than {LARGEST_BODY} bytes, or ended early")]
     Body,
+    #[error("the body did not come within {} s", BODY_TIMEOUT.as_secs())]
+    Late,
     #[error("the signature is missing or does not match the public URL and the form")]
     Signature,
     #[error("missing or malformed: {what}")]
@@ -65,6 +73,7 @@ impl Refusal {
             Self::MediaType | Self::Body | Self::Malformed { .. } | Self::Account => {
                 WebhookRefusal::Malformed
             }
+            Self::Late => WebhookRefusal::BodyTimeout,
             Self::Signature => WebhookRefusal::Signature,
             Self::Store => WebhookRefusal::Store,
             Self::Keyring => WebhookRefusal::Keyring,
@@ -76,6 +85,7 @@ impl Refusal {
             Self::UnknownAgent => (StatusCode::NOT_FOUND, "unknown_agent"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Body => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
+            Self::Late => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
             Self::Signature => (StatusCode::FORBIDDEN, "signature"),
             Self::Malformed { .. } => (StatusCode::BAD_REQUEST, "malformed"),
             Self::Account => (StatusCode::FORBIDDEN, "account"),
@@ -88,7 +98,13 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, kind) = self.status();
-        (status, axum::Json(json!({"error": {"type": kind, "message": self.to_string()}}))).into_response()
+        let body = axum::Json(json!({"error": {"type": kind, "message": self.to_string()}}));
+        let mut response = (status, body).into_response();
+        if self == Self::Late {
+            // What is left of the body may still come, and is no next request (RFC 9110, 15.5.9).
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 }
 
@@ -111,7 +127,7 @@ pub(super) async fn verify(
     if !is_form(&parts.headers) {
         return Err(Refusal::MediaType);
     }
-    let body = axum::body::to_bytes(body, LARGEST_BODY).await.map_err(|_| Refusal::Body)?;
+    let body = read(body).await?;
     let parameters = parse_form(&body);
     let mut url = format!("{}/{namespace}/{name}/twilio/{path}", agent.public_url);
     if let Some(query) = parts.uri.query() {
@@ -125,6 +141,12 @@ pub(super) async fn verify(
         .map_err(|_| Refusal::Signature)?;
     let form = parse_call_form(&parameters, &twilio.account_sid)?;
     Ok(Verified { agent, form, query: parts.uri.query().map(ToOwned::to_owned) })
+}
+
+/// The whole body, within its bounds of size and time.
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let read = axum::body::to_bytes(body, LARGEST_BODY);
+    tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| Refusal::Late)?.map_err(|_| Refusal::Body)
 }
 
 /// A token that cannot be read verifies nothing; the other one of a rotation still does.

@@ -11,6 +11,7 @@ use axum::http::Method;
 use call_session::agent_file::{NumberRoutes, Route, TransferTarget};
 use call_session::io::{EndReason, Ending, Next};
 use call_session::{AccountSid, CallSid, Redacted};
+use futures_util::StreamExt as _;
 use tower::ServiceExt as _;
 use twilio::Secret;
 use twilio::signature::sign;
@@ -398,6 +399,22 @@ async fn bad_input_gets_a_typed_error_and_leaves_no_state() {
     assert_eq!(pod.send(json).await.status, 415);
     assert_eq!(pod.state.metrics.webhooks_refused.count(WebhookRefusal::Malformed), 9);
     assert_eq!(pod.state().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_never_ends_is_given_up_and_its_connection_with_it() {
+    let pod = Pod::new();
+    let began = tokio::time::Instant::now();
+    let mut half = request("voice", "", Some("s"));
+    let beginning = futures_util::stream::iter([Ok::<_, std::convert::Infallible>("CallSid=CA01")]);
+    *half.body_mut() = Body::from_stream(beginning.chain(futures_util::stream::pending()));
+    let response = router(pod.state.clone()).oneshot(half).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["connection"]),
+        (408, &"close".parse().unwrap())
+    );
+    assert_eq!(began.elapsed().as_secs(), 5);
+    assert_eq!(pod.state.metrics.webhooks_refused.count(WebhookRefusal::BodyTimeout), 1);
 }
 
 #[tokio::test]

@@ -4,17 +4,19 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
 use libtest_mimic::Trial;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::hostile::Peer;
 use crate::quiet::QuietCall;
-use crate::stage::{CALLER, QUESTION, Stage, spare};
+use crate::stage::{CALLER, PATIENCE, QUESTION, Stage, spare};
 use crate::trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -25,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("hostile: a model that sends garbage", garbling_model),
         trial("hostile: streams that never start", never_started),
         trial("hostile: ten thousand half-open sockets", half_open),
+        trial("hostile: a thousand half-sent forms", half_sent),
     ]
 }
 
@@ -40,6 +43,7 @@ const MODEL_SLOW: &str = "switchboard_provider_faults_total{fault=\"too_slow\"}"
 const STALE: &str = "switchboard_provider_faults_total{fault=\"stale\"}";
 const MODEL_TOO_LARGE: &str = "switchboard_provider_faults_total{fault=\"too_large\"}";
 const CLOSED: &str = "switchboard_provider_failures_total{reason=\"closed\"}";
+const BODY_TIMEOUT: &str = "switchboard_webhooks_refused_total{reason=\"body_timeout\"}";
 const SHED: &str = "switchboard_connections_shed_total";
 
 async fn oversized() -> Result<()> {
@@ -208,6 +212,40 @@ async fn half_open() -> Result<()> {
     pod.ensure_memory(memory)?;
     drop(sockets);
     pod.scrape().await?.ensure_faults(&before, &[])?;
+    quiet.ensure_undisturbed().await?;
+    stage.ensure_no_violation().await
+}
+
+async fn half_sent() -> Result<()> {
+    // More than the door has places.
+    const FORMS: usize = 1024 + 64;
+    const HALF: &[u8] = b"POST /moving/sales/twilio/voice HTTP/1.1\r\nHost: voice.example.com\r\n\
+        Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nCallSid=CA01";
+    raise_descriptors(3 * FORMS as u64)?;
+    let stage = Stage::open("half-sent").await?;
+    let pod = stage.pod("pod", &stage.agent()).await?;
+    let quiet = QuietCall::begin(&stage, &pod).await?;
+    let (before, memory) = (pod.scrape().await?, pod.resident_kib()?);
+    let send = |_| async {
+        let mut socket = TcpStream::connect(pod.public()).await?;
+        let _ = socket.write_all(HALF).await; // it may have given way already
+        anyhow::Ok(socket)
+    };
+    let sent = futures_util::stream::iter(0..FORMS).map(send).buffer_unordered(64);
+    let sockets: Vec<TcpStream> = sent.try_collect().await?;
+    // Nobody sends the rest, and somebody calls.
+    talk(&stage).await?;
+    pod.ensure_memory(memory)?;
+    for mut socket in sockets {
+        let mut answer = Vec::new();
+        // One that had to give way is cut off.
+        let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.context("not closed")?;
+        ensure!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408 "), "{}", answer.escape_ascii());
+    }
+    let after = pod.scrape().await?;
+    after.ensure_faults(&before, &[BODY_TIMEOUT])?;
+    let (late, shed) = (after.since(&before, BODY_TIMEOUT), after.since(&before, SHED));
+    ensure!(late + shed >= FORMS as f64 && late > shed, "{late} were late, {shed} gave way");
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
 }
