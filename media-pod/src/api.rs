@@ -229,7 +229,7 @@ fn summary(state: &CallState) -> Option<Summary> {
         status,
         from: record.from.clone(),
         to: record.to.clone(),
-        started_at: record.origin.0,
+        started_at: state.origin().unwrap_or(record.origin).0,
         ended_at: state.ended.map(|time| time.0),
         end_reason: if is_over { newest.map(|(_, ending)| ending.reason) } else { None },
     })

@@ -22,8 +22,8 @@ use crate::phone::BOUNDS;
 use crate::scribe::LegId;
 use crate::store::memory::MemoryStore;
 use crate::store::{
-    AgentKey, Answer, Attachment, CallEnd, CallRecord, CallState, Renewal, Reservation, SlotRequest, Slots,
-    Standing, Store, StoreError,
+    AgentKey, Answer, Attachment, CallEnd, CallRecord, CallState, Milestone, Renewal, Reservation,
+    SlotRequest, Slots, Standing, Store, StoreError,
 };
 
 /// A store that can be away.
@@ -57,6 +57,7 @@ delegate! {
     assign_call(record: &'a CallRecord) -> CallState;
     load_call(call: &'a CallSid) -> Option<CallState>;
     list_calls(agent: &'a AgentKey, limit: usize) -> Vec<CallState>;
+    note(call: &'a CallSid, milestone: Milestone, now: UnixMs) -> UnixMs;
     end_call(call: &'a CallSid, now: UnixMs) -> CallEnd;
     request_hang_up(call: &'a CallSid) -> bool;
     reserve_slot(request: &'a SlotRequest<'a>) -> Reservation;

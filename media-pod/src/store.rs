@@ -76,7 +76,7 @@ pub struct CallRecord {
     pub call: CallSid,
     /// Who answers it.
     pub agent: AgentKey,
-    /// When it was announced: the zero of the call's own time.
+    /// When it was announced: the zero of the call's own time, unless it had to wait ([`CallState::origin`]).
     pub origin: UnixMs,
     /// Who calls: E.164, or what the carrier says instead.
     pub from: Redacted<String>,
@@ -97,8 +97,24 @@ pub struct CallState {
     pub endings: BTreeMap<Epoch, Ending>,
     /// Whether somebody asked to hang up.
     pub hang_up_requested: bool,
+    /// When it was admitted, if it was not at once.
+    pub admitted: Option<UnixMs>,
     /// When the carrier said it is over.
     pub ended: Option<UnixMs>,
+}
+
+impl CallState {
+    /// The zero of the call's own time, which its limits count from: a caller who waits for a slot uses nothing up.
+    pub fn origin(&self) -> Option<UnixMs> {
+        self.admitted.or_else(|| Some(self.record.as_ref()?.origin))
+    }
+}
+
+/// What happens to a call once at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// It has a slot, after it had to wait for one.
+    Admitted,
 }
 
 /// A leg of a call and its owner.
@@ -223,10 +239,8 @@ pub enum Standing {
 pub struct CallEnd {
     /// Whether the call had not been ended before.
     pub is_first: bool,
-    /// What is known of it.
-    pub record: Option<CallRecord>,
-    /// Its newest leg; without one it never reached an agent.
-    pub leg: Option<Leg>,
+    /// What is known of it; without a leg it never reached an agent.
+    pub known: CallState,
 }
 
 /// The store. Every method may be called again with the same arguments.
@@ -240,6 +254,8 @@ pub trait Store: Send + Sync {
     fn load_call<'a>(&'a self, call: &'a CallSid) -> Answer<'a, Option<CallState>>;
     /// The agent's newest calls, newest first, over all pods, ended ones too.
     fn list_calls<'a>(&'a self, agent: &'a AgentKey, limit: usize) -> Answer<'a, Vec<CallState>>;
+    /// Notes that something happened to the call now, once; when it happened first.
+    fn note<'a>(&'a self, call: &'a CallSid, milestone: Milestone, now: UnixMs) -> Answer<'a, UnixMs>;
     /// The carrier says the call is over; also for a call that is not known (yet).
     fn end_call<'a>(&'a self, call: &'a CallSid, now: UnixMs) -> Answer<'a, CallEnd>;
     /// Asks the owner to hang up; false when the call is not known or over.

@@ -38,7 +38,7 @@ use crate::clock::{Clock, UnixMs};
 use crate::metrics::{CallLoss, CallRefusal, Metrics, OverflowLabel};
 use crate::routing::choose_agent;
 use crate::secrets::Secrets;
-use crate::store::{AgentKey, CallRecord, CallState, Leg, Store, StoreError};
+use crate::store::{AgentKey, CallEnd, CallRecord, CallState, Leg, Milestone, Store, StoreError};
 use crate::traces::Traces;
 
 /// What the webhooks need. Cheap to clone. No `Debug`: it holds keys.
@@ -148,6 +148,8 @@ impl<'a> Webhook<'a> {
 
     /// A call is announced, for the first time or again, or comes over from agents that had no slot for it.
     async fn answer_voice(&self, tried: &Tried, carried: Carried) -> Result<Twiml, Refusal> {
+        // Another agent may have let the call wait before it asked this one.
+        let has_waited = carried.origin.is_some() || !tried.is_empty();
         let announced = if tried.is_empty() { self.announced(carried) } else { self.own(carried) };
         if self.form.status.is_final() {
             return Ok(Twiml::nothing());
@@ -160,7 +162,8 @@ impl<'a> Webhook<'a> {
         };
         let Some(known) = self.counted(known) else {
             let verdict = self.admission().admit_alone(&announced, self.now);
-            return self.answer_new(&announced, verdict, tried);
+            let origin = if has_waited { self.now } else { announced.origin };
+            return self.answer_new(&announced, origin, verdict, tried);
         };
         if known.ended.is_some() {
             return Ok(Twiml::nothing());
@@ -169,16 +172,30 @@ impl<'a> Webhook<'a> {
             // Announced again after a stream: the carrier fell back to this URL, and the call goes on.
             return self.answer_after(leg.epoch, Some(&known), Carried::default()).await;
         }
+        let origin = known.origin();
         let call = known.record.unwrap_or(announced);
         let verdict = self.admission().admit(&call, self.now).await;
-        self.answer_new(&call, verdict, tried)
+        let origin = if has_waited && verdict == Verdict::Admitted {
+            let noted = self.state.store.note(&call.call, Milestone::Admitted, self.now).await;
+            self.counted(noted).unwrap_or(self.now)
+        } else {
+            origin.unwrap_or(call.origin)
+        };
+        self.answer_new(&call, origin, verdict, tried)
     }
 
-    fn answer_new(&self, call: &CallRecord, verdict: Verdict, tried: &Tried) -> Result<Twiml, Refusal> {
+    /// Answers a call that has no stream yet; `origin` is the zero of its own time if it is admitted.
+    fn answer_new(
+        &self,
+        call: &CallRecord,
+        origin: UnixMs,
+        verdict: Verdict,
+        tried: &Tried,
+    ) -> Result<Twiml, Refusal> {
         match verdict {
             Verdict::Admitted => {
                 let (epoch, pause, tally) = (Epoch(0), Pause::default(), Tally::default());
-                self.connect(NextStream { call, epoch, pause, tally })
+                self.connect(NextStream { call, origin, epoch, pause, tally })
             }
             Verdict::Waits => {
                 let carried = Carried { origin: Some(call.origin), ..Carried::default() };
@@ -235,6 +252,7 @@ impl<'a> Webhook<'a> {
     ) -> Result<Twiml, Refusal> {
         let record = known.and_then(|known| known.record.as_ref());
         let call = record.cloned().unwrap_or_else(|| self.own(carried));
+        let origin = carried.origin.or_else(|| known?.origin()).unwrap_or(self.now);
         let after = match known {
             Some(known) => after_leg(epoch, known, carried.tally, self.agent.recovery.attempts),
             None => after_unseen(epoch, carried.tally),
@@ -244,7 +262,7 @@ impl<'a> Webhook<'a> {
                 if record.is_some() {
                     self.admission().readmit(&call, self.now).await;
                 }
-                self.connect(NextStream { call: &call, epoch, pause, tally })
+                self.connect(NextStream { call: &call, origin, epoch, pause, tally })
             }
             After::HangUp => {
                 self.release(record).await;
@@ -270,16 +288,16 @@ impl<'a> Webhook<'a> {
     /// The call is over: its slot is free, its talk time counts once.
     async fn finish(&self) -> Result<(), StoreError> {
         let store = &self.state.store;
-        let end = self.or_counted(store.end_call(&self.form.call, self.now).await)?;
+        let CallEnd { is_first, known } = self.or_counted(store.end_call(&self.form.call, self.now).await)?;
         let own = self.own_key();
-        let agent = end.record.as_ref().map_or(&own, |record| &record.agent);
-        if let (true, Some(record)) = (end.is_first, &end.record) {
-            self.trace_whole(record, end.leg.as_ref());
+        let agent = known.record.as_ref().map_or(&own, |record| &record.agent);
+        if let (true, Some(record)) = (is_first, &known.record) {
+            self.trace_whole(record, known.leg.as_ref());
         }
         self.or_counted(store.release_slot(agent, &self.form.call).await)?;
         // A call that was turned away or forwarded at once never talked to the agent.
-        if let (true, Some(record), Some(_)) = (end.is_first, &end.record, &end.leg) {
-            let time = self.form.duration.unwrap_or_else(|| self.now.since(record.origin));
+        if let (true, Some(origin), Some(_)) = (is_first, known.origin(), &known.leg) {
+            let time = self.form.duration.unwrap_or_else(|| self.now.since(origin));
             self.or_counted(store.add_talk_time(agent, self.now, time).await)?;
         }
         Ok(())

@@ -8,8 +8,8 @@ use call_session::journal::{Entry, Journal};
 use call_session::{CallSid, Epoch, Ms};
 
 use super::{
-    AgentKey, Answer, Attachment, CALLER_WINDOW, CallEnd, CallRecord, CallState, Leg, RETENTION, Renewal,
-    Reservation, SlotRequest, Slots, Standing, Store, StoreError, newest_progress, standing,
+    AgentKey, Answer, Attachment, CALLER_WINDOW, CallEnd, CallRecord, CallState, Leg, Milestone, RETENTION,
+    Renewal, Reservation, SlotRequest, Slots, Standing, Store, StoreError, newest_progress, standing,
 };
 use crate::clock::UnixMs;
 use crate::metrics::CallRefusal;
@@ -183,12 +183,22 @@ impl Store for MemoryStore {
         })
     }
 
+    fn note<'a>(&'a self, call: &'a CallSid, milestone: Milestone, now: UnixMs) -> Answer<'a, UnixMs> {
+        self.with(|contents| {
+            let state = &mut contents.call(call).state;
+            let time = match milestone {
+                Milestone::Admitted => &mut state.admitted,
+            };
+            *time.get_or_insert(now)
+        })
+    }
+
     fn end_call<'a>(&'a self, call: &'a CallSid, now: UnixMs) -> Answer<'a, CallEnd> {
         self.with(|contents| {
             let state = &mut contents.call(call).state;
             let is_first = state.ended.is_none();
             state.ended.get_or_insert(now);
-            CallEnd { is_first, record: state.record.clone(), leg: state.leg.clone() }
+            CallEnd { is_first, known: state.clone() }
         })
     }
 

@@ -4,7 +4,7 @@
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `sb1:{<CallSid>}:call` | hash | `record`, `epoch`, `owner`, `progress`, `ended`, `hangup`, `ending:<epoch>` |
+//! | `sb1:{<CallSid>}:call` | hash | `record`, `epoch`, `owner`, `progress`, `admitted`, `ended`, `hangup`, `ending:<epoch>` |
 //! | `sb1:{<CallSid>}:journal` | hash | `<epoch>:<sequence>` → entry |
 //! | `sb1:agent:{<ns>/<name>}:reserved`, `:active`, `:waiting` | sorted set | CallSid by expiry |
 //! | `sb1:agent:{<ns>/<name>}:pods`, `:capacity` | sorted set, hash | pods by expiry, what each takes |
@@ -25,8 +25,8 @@ use call_session::{CallSid, Epoch, Ms};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AgentKey, Answer, Attachment, CALLER_WINDOW, CallEnd, CallRecord, CallState, Leg, RETENTION, Renewal,
-    Reservation, SlotRequest, Slots, Standing, Store, StoreError, newest_progress, standing,
+    AgentKey, Answer, Attachment, CALLER_WINDOW, CallEnd, CallRecord, CallState, Leg, Milestone, RETENTION,
+    Renewal, Reservation, SlotRequest, Slots, Standing, Store, StoreError, newest_progress, standing,
 };
 use crate::clock::UnixMs;
 use crate::metrics::CallRefusal;
@@ -153,6 +153,7 @@ fn parse_call(fields: &HashMap<String, String>) -> Result<Option<CallState>, Sto
             .map(|epoch| Leg { epoch, owner: fields.get("owner").cloned().unwrap_or_default() }),
         progress: epoch("progress")?,
         hang_up_requested: fields.contains_key("hangup"),
+        admitted: number(milestone_field(Milestone::Admitted))?.map(UnixMs),
         ended: number("ended")?.map(UnixMs),
         ..CallState::default()
     };
@@ -163,6 +164,12 @@ fn parse_call(fields: &HashMap<String, String>) -> Result<Option<CallState>, Sto
         state.endings.insert(Epoch(epoch), ending);
     }
     Ok(Some(state))
+}
+
+const fn milestone_field(milestone: Milestone) -> &'static str {
+    match milestone {
+        Milestone::Admitted => "admitted",
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
@@ -335,6 +342,18 @@ impl Store for RedisStore {
         })
     }
 
+    fn note<'a>(&'a self, call: &'a CallSid, milestone: Milestone, now: UnixMs) -> Answer<'a, UnixMs> {
+        Box::pin(async move {
+            let (key, field) = (call_key(call, "call"), milestone_field(milestone));
+            let mut pipeline = pipe();
+            pipeline.hset_nx(&key, field, now.0).ignore();
+            pipeline.pexpire(&key, milliseconds(RETENTION) as i64).ignore();
+            pipeline.hget(&key, field);
+            let (first,): (u64,) = self.ask_all(&pipeline).await?;
+            Ok(UnixMs(first))
+        })
+    }
+
     fn end_call<'a>(&'a self, call: &'a CallSid, now: UnixMs) -> Answer<'a, CallEnd> {
         Box::pin(async move {
             let key = call_key(call, "call");
@@ -343,8 +362,7 @@ impl Store for RedisStore {
             pipeline.pexpire(&key, milliseconds(RETENTION) as i64).ignore();
             pipeline.hgetall(&key);
             let (is_first, fields): (bool, HashMap<String, String>) = self.ask_all(&pipeline).await?;
-            let CallState { record, leg, .. } = parse_call(&fields)?.unwrap_or_default();
-            Ok(CallEnd { is_first, record, leg })
+            Ok(CallEnd { is_first, known: parse_call(&fields)?.unwrap_or_default() })
         })
     }
 

@@ -131,7 +131,7 @@ async fn a_call_without_a_leg_is_assigned_to_another_agent() {
         store.attach(&call(3), Epoch(0), "pod").await.unwrap();
         assert_eq!(store.assign_call(&taken(3)).await.unwrap().record, Some(record(3)));
         let end = store.end_call(&call(3), NOW).await.unwrap();
-        assert_eq!(end.leg, Some(Leg { epoch: Epoch(0), owner: "pod".to_owned() }));
+        assert_eq!(end.known.leg, Some(Leg { epoch: Epoch(0), owner: "pod".to_owned() }));
     })
     .await;
 }
@@ -159,12 +159,30 @@ async fn the_calls_of_an_agent_are_listed_newest_first() {
 async fn a_call_ends_once_even_before_it_was_announced() {
     on_each_store(async |store| {
         let early = store.end_call(&call(1), NOW).await.unwrap();
-        assert_eq!(early, CallEnd { is_first: true, record: None, leg: None });
+        let over = CallState { ended: Some(NOW), ..CallState::default() };
+        assert_eq!(early, CallEnd { is_first: true, known: over.clone() });
         assert_eq!(store.create_call(&record(1)).await.unwrap().ended, Some(NOW));
         let late = store.end_call(&call(1), NOW.plus(MINUTE)).await.unwrap();
-        assert_eq!(late, CallEnd { is_first: false, record: Some(record(1)), leg: None });
+        let known = CallState { record: Some(record(1)), ..over };
+        assert_eq!(late, CallEnd { is_first: false, known });
         assert_eq!(store.load_call(&call(1)).await.unwrap().unwrap().ended, Some(NOW));
         assert_eq!(store.attach(&call(1), Epoch(0), "pod").await.unwrap(), Attachment::Over);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_milestone_is_noted_once_and_an_admission_is_the_call_s_origin() {
+    on_each_store(async |store| {
+        let created = store.create_call(&record(1)).await.unwrap();
+        assert_eq!(created.origin(), Some(record(1).origin));
+        let (first, second) = (NOW.plus(MINUTE), NOW.plus(2 * MINUTE));
+        for now in [first, second] {
+            assert_eq!(store.note(&call(1), Milestone::Admitted, now).await.unwrap(), first);
+        }
+        let known = store.load_call(&call(1)).await.unwrap().unwrap();
+        assert_eq!(known, CallState { admitted: Some(first), ..created });
+        assert_eq!(known.origin(), Some(first));
     })
     .await;
 }

@@ -79,6 +79,8 @@ pub(super) fn wait(agent: &AgentFile, url: String, status: CallStatus) -> Twiml 
 #[derive(Clone, Copy)]
 pub(super) struct NextStream<'a> {
     pub(super) call: &'a CallRecord,
+    /// The zero of the call's own time.
+    pub(super) origin: UnixMs,
     pub(super) epoch: Epoch,
     pub(super) pause: Pause,
     pub(super) tally: Tally,
@@ -91,7 +93,7 @@ pub(super) fn connect(
     next: NextStream<'_>,
     now: UnixMs,
 ) -> Result<Twiml, KeyringError> {
-    let NextStream { call, epoch, pause: Pause(seconds), tally } = next;
+    let NextStream { call, origin, epoch, pause: Pause(seconds), tally } = next;
     let Carrier::Twilio { twilio } = &agent.carrier;
     let claims = Claims {
         account: twilio.account_sid.clone(),
@@ -100,12 +102,12 @@ pub(super) fn connect(
         agent: call.agent.name.clone(),
         epoch,
         expires: now.plus(token::LIFETIME).seconds(),
-        origin: call.origin,
+        origin,
     };
     let token = StreamKeys::new(keyring)?.mint(&claims);
     let stream =
         Stream::new(stream_url(&agent.public_url, &call.agent)).with_parameter(TOKEN_PARAMETER, token);
-    let carried = Carried { origin: Some(call.origin), tally };
+    let carried = Carried { origin: Some(origin), tally };
     let action = Some(action_url(&agent.public_url, &call.agent, epoch, carried));
     let response = twiml::Response::new();
     let response = if seconds > 0 { response.pause(seconds) } else { response };

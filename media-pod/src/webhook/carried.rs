@@ -17,7 +17,7 @@ const UNSEEN: &str = "unseen";
 /// What was known when the URL was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Carried {
-    /// When the call began, if the URL says so.
+    /// When the call began, if the URL says so: at a stream's action its origin, for a caller who waits the announcement.
     pub(super) origin: Option<UnixMs>,
     /// Which of its streams were no attempts.
     pub(super) tally: Tally,

@@ -79,7 +79,8 @@ async fn a_caller_waits_for_a_slot_and_is_put_through_when_one_is_free() {
 
     pod.advance(Duration::from_secs(6));
     pods(2).await;
-    assert!(pod.post("voice", &answered).await.body.contains("<Stream"));
+    let through = pod.post(&format!("voice?origin={NOW}"), &answered).await;
+    assert!(through.body.contains("<Stream"), "{through:?}");
     assert_eq!(pod.slots().await, Slots { reserved: 2, waiting: 0, active: 0 });
     assert_eq!(pod.state.metrics.calls_refused.count(CallRefusal::Full), 0);
 }
@@ -100,6 +101,44 @@ async fn who_waited_long_enough_gets_what_the_overflow_says() {
     let third = "CA0123456789abcdef0123456789abcde3";
     let asked_before = pod.post("voice?tried=night", &announcement(third)).await;
     assert_eq!(asked_before, ask_again("", "tried=night&amp;", NOW + 20_000));
+}
+
+#[tokio::test]
+async fn a_wait_for_a_slot_uses_up_nothing_of_the_call() {
+    for has_store in [true, false] {
+        let pod = if has_store { Pod::new() } else { Pod::without_store() };
+        let pod = pod.configured(|agent| {
+            agent.overflow_wait_seconds = 30;
+            agent.max_calls_per_pod = 1;
+        });
+        // The pod is full: with a store by the slot of another call, without one by its own calls.
+        pod.post("voice", &announcement(SECOND)).await;
+        pod.state.metrics.active_calls.set(1);
+        assert_eq!(pod.announce().await, ask_again("", "", NOW));
+        pod.advance(Duration::from_secs(28));
+        let _ = pod.state.store.release_slot(&super::sales(), &SECOND.parse().unwrap()).await;
+        pod.state.metrics.active_calls.set(0);
+
+        let again = format!("voice?origin={NOW}");
+        let begun = UnixMs(NOW + 28_000);
+        let mut answer = pod.post(&again, &announcement(CALL)).await;
+        assert_eq!(pod.claims(&answer).origin, begun);
+        if has_store {
+            // However often it is asked, and by whichever URL, it began then.
+            pod.advance(Duration::from_secs(2));
+            assert_eq!(pod.claims(&pod.post(&again, &announcement(CALL)).await).origin, begun);
+            assert_eq!(pod.claims(&pod.announce().await).origin, begun);
+            pod.attach(0).await;
+        }
+        for _ in 0..2 {
+            pod.advance(Duration::from_secs(10));
+            answer = pod.after(&answer).await;
+            assert_eq!(pod.claims(&answer).origin, begun);
+        }
+        if has_store {
+            assert_eq!(pod.claims(&pod.announce().await).origin, begun);
+        }
+    }
 }
 
 #[tokio::test]
@@ -130,7 +169,7 @@ async fn where_the_store_is_silent_the_url_tells_since_when_a_caller_waits() {
     let refused = twiml(&format!(r#"<Say language="de-DE">{busy}</Say><Hangup />"#));
     assert_eq!(pod.post(&again, &announcement(CALL)).await, refused);
     pod.state.metrics.active_calls.set(0);
-    assert_eq!(pod.claims(&pod.post(&again, &announcement(CALL)).await).origin, UnixMs(NOW));
+    assert_eq!(pod.claims(&pod.post(&again, &announcement(CALL)).await).origin, pod.now());
 }
 
 #[tokio::test]
