@@ -4,7 +4,8 @@
 //! already handed out points here. From `HandingOver` on every call is told to leave between utterances.
 //!
 //! *Guarantees*: it ends at most the window plus [`HAND_OVER`] after it began, whatever the calls do; it never ends
-//! while a call could go on within the window. A second signal ends it at once.
+//! while a call could go on within the window, nor while one that left at its deadline still writes and says goodbye.
+//! A second signal ends it at once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,8 +13,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-/// Time for calls to leave between utterances, and to write down what is needed to go on elsewhere. The grace period is
-/// the window plus 30 s: this, and a margin for the process itself.
+/// How long after the window calls may look for a pause to leave in. A longer utterance is cut off by the hand-over.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// After the window nothing is waited for any longer: the time for a pause, and 5 s for a call that found none to write
+/// down what is needed to go on elsewhere (2 s at most) and to close its socket (2 s at most). The grace period is the
+/// window plus 30 s: this, 3 s for the doors, and a margin for the process itself.
 pub const HAND_OVER: Duration = Duration::from_secs(15);
 
 /// Where a pod is on its way out.
@@ -28,7 +33,7 @@ pub enum Phase {
     Refusing,
     /// Running calls are handed over until this time.
     HandingOver {
-        /// When the last one must have left.
+        /// When the last one must leave, pause or not. It is waited for a little longer.
         deadline: Instant,
     },
     /// What is left is cut off.
@@ -74,10 +79,9 @@ impl Departure {
         phase.send_replace(Phase::Refusing);
         tracing::info!("leaving: new calls are refused");
         if timeout_at(end_of_window, idle()).await.is_err() {
-            let deadline = end_of_window + HAND_OVER;
-            phase.send_replace(Phase::HandingOver { deadline });
+            phase.send_replace(Phase::HandingOver { deadline: end_of_window + PAUSE });
             tracing::info!("leaving: running calls are handed over");
-            if timeout_at(deadline, idle()).await.is_err() {
+            if timeout_at(end_of_window + HAND_OVER, idle()).await.is_err() {
                 tracing::warn!("leaving: calls are cut off");
             }
         }
@@ -102,6 +106,16 @@ mod tests {
     async fn phases(departure: Departure, busy: Duration) -> Vec<(u64, &'static str)> {
         let began = Instant::now();
         let phase = watch::Sender::new(Phase::Serving);
+        phases_until(departure, &phase, || tokio::time::sleep_until(began + busy)).await
+    }
+
+    /// The same with calls that end with `idle`.
+    async fn phases_until<F: Future<Output = ()>>(
+        departure: Departure,
+        phase: &watch::Sender<Phase>,
+        idle: impl Fn() -> F,
+    ) -> Vec<(u64, &'static str)> {
+        let began = Instant::now();
         let mut changes = phase.subscribe();
         let watcher = tokio::spawn(async move {
             let mut seen = Vec::new();
@@ -120,7 +134,7 @@ mod tests {
             }
             seen
         });
-        departure.run(&phase, || tokio::time::sleep_until(began + busy)).await;
+        departure.run(phase, idle).await;
         watcher.await.unwrap()
     }
 
@@ -141,6 +155,24 @@ mod tests {
     async fn a_longer_call_is_handed_over_at_the_end_of_the_window() {
         let seen = phases(DEPARTURE, Duration::from_secs(275)).await;
         assert_eq!(seen, [(0, "lame duck"), (12, "refusing"), (270, "handing over"), (275, "gone")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_finds_no_pause_has_time_for_its_last_words() {
+        // What a leg may take for its ending and its socket's close.
+        const LAST_WORDS: Duration = Duration::from_secs(4);
+        let phase = watch::Sender::new(Phase::Serving);
+        let gone = || async {
+            let told = phase
+                .subscribe()
+                .wait_for(|phase| matches!(phase, Phase::HandingOver { .. }))
+                .await
+                .map(|phase| *phase);
+            let Ok(Phase::HandingOver { deadline }) = told else { panic!("{told:?}") };
+            tokio::time::sleep_until(deadline + LAST_WORDS).await;
+        };
+        let seen = phases_until(DEPARTURE, &phase, gone).await;
+        assert_eq!(seen, [(0, "lame duck"), (12, "refusing"), (270, "handing over"), (284, "gone")]);
     }
 
     #[tokio::test(start_paused = true)]
