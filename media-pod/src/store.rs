@@ -262,7 +262,7 @@ pub trait Store: Send + Sync {
     fn request_hang_up<'a>(&'a self, call: &'a CallSid) -> Answer<'a, bool>;
 
     /// Reserves a slot within the limits. A call that has one keeps it. What is left when those who wait have theirs is for
-    /// calls that did not wait.
+    /// calls that did not wait. A call waits from being refused as full with `waits_until` to the next time it asks.
     fn reserve_slot<'a>(&'a self, request: &'a SlotRequest<'a>) -> Answer<'a, Reservation>;
     /// The call's stream started: its slot is in use until `until`, or a later renewal.
     fn claim_slot<'a>(&'a self, agent: &'a AgentKey, call: &'a CallSid, until: UnixMs) -> Answer<'a, ()>;

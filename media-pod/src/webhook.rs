@@ -172,6 +172,11 @@ impl<'a> Webhook<'a> {
             // Announced again after a stream: the carrier fell back to this URL, and the call goes on.
             return self.answer_after(leg.epoch, Some(&known), Carried::default()).await;
         }
+        if known.hang_up_requested {
+            // While it rang, or waited: no leg is there that could be told.
+            self.release(known.record.as_ref()).await;
+            return Ok(Twiml::hang_up());
+        }
         let origin = known.origin();
         let call = known.record.unwrap_or(announced);
         let verdict = self.admission().admit(&call, self.now).await;

@@ -101,6 +101,7 @@ impl Agent {
         if self.active.contains_key(*call) || self.reserved.contains_key(*call) {
             return Reservation::Held;
         }
+        let had_waited = self.waiting.remove(*call).is_some();
         let (day, talked) = self.talked;
         if day == now.day() && limits.talk_time_per_day.is_some_and(|most| talked >= most) {
             return Reservation::Refused(CallRefusal::DailyMinutes);
@@ -123,7 +124,7 @@ impl Agent {
         let announced: u64 = self.pods.values().map(|(_, capacity)| u64::from(*capacity)).sum();
         let capacity =
             if self.pods.is_empty() { limits.assumed_capacity.map(u64::from) } else { Some(announced) };
-        let before_it = if self.waiting.contains_key(*call) { 0 } else { self.waiting.len() };
+        let before_it = if had_waited { 0 } else { self.waiting.len() };
         let taken = (used + before_it) as u64;
         if limits.is_bound_by_capacity && capacity.is_some_and(|most| taken >= most) {
             if let Some(until) = waits_until {
@@ -131,7 +132,6 @@ impl Agent {
             }
             return Reservation::Refused(CallRefusal::Full);
         }
-        self.waiting.remove(*call);
         if let Some((caller, _)) = &limits.calls_of_caller {
             self.callers.entry(caller.expose().clone()).or_default().insert((*call).clone(), *now);
         }

@@ -191,6 +191,7 @@ for _, pod in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do
   redis.call('ZREM', KEYS[3], pod)
 end
 if redis.call('ZSCORE', KEYS[1], call) or redis.call('ZSCORE', KEYS[2], call) then return 'held' end
+local had_waited = redis.call('ZREM', KEYS[7], call) == 1
 if talk >= 0 and tonumber(redis.call('GET', KEYS[5]) or '0') >= talk then return 'daily_minutes' end
 if of_caller >= 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - window)
@@ -205,7 +206,7 @@ if #pods > 0 then
   for _, pod in ipairs(pods) do capacity = capacity + tonumber(redis.call('HGET', KEYS[4], pod) or '0') end
 end
 local before_it = 0
-if not redis.call('ZSCORE', KEYS[7], call) then before_it = redis.call('ZCARD', KEYS[7]) end
+if not had_waited then before_it = redis.call('ZCARD', KEYS[7]) end
 if bound and capacity >= 0 and used + before_it >= capacity then
   if tonumber(ARGV[11]) >= 0 then
     redis.call('ZADD', KEYS[7], ARGV[11], call)
@@ -213,7 +214,6 @@ if bound and capacity >= 0 and used + before_it >= capacity then
   end
   return 'full'
 end
-redis.call('ZREM', KEYS[7], call)
 if of_caller >= 0 then
   redis.call('ZADD', KEYS[6], now, call)
   redis.call('PEXPIRE', KEYS[6], window)

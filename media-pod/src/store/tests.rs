@@ -309,6 +309,42 @@ async fn calls_that_wait_are_counted_and_come_before_newcomers() {
 }
 
 #[tokio::test]
+async fn who_is_refused_for_good_waits_no_more_and_holds_nobody_back() {
+    on_each_store(async |store| {
+        let sales = agent("sales");
+        let one =
+            || SlotLimits { is_bound_by_capacity: true, assumed_capacity: Some(1), ..SlotLimits::default() };
+        let ask = async |number, wait: bool, limits: SlotLimits| {
+            let (call, until) = (call(number), NOW.plus(MINUTE));
+            let waits_until = wait.then(|| NOW.plus(MINUTE / 4));
+            let request = SlotRequest { agent: &sales, call: &call, now: NOW, until, waits_until, limits };
+            store.reserve_slot(&request).await.unwrap()
+        };
+        let waiting = async || store.count_slots(&sales, NOW).await.unwrap().waiting;
+        let spent = || SlotLimits { talk_time_per_day: Some(Ms(1)), ..one() };
+        store.add_talk_time(&sales, NOW, Ms(1)).await.unwrap();
+        let crowded = || SlotLimits { concurrent_calls: Some(1), ..one() };
+        assert_eq!(ask(1, true, one()).await, Reservation::Granted);
+        for (wait, limits, refusal) in [
+            (false, one(), CallRefusal::Full),
+            (true, spent(), CallRefusal::DailyMinutes),
+            // It may ask again, but not for want of a pod.
+            (true, crowded(), CallRefusal::Concurrency),
+        ] {
+            assert_eq!(ask(2, true, one()).await, Reservation::Refused(CallRefusal::Full));
+            assert_eq!(waiting().await, 1);
+            assert_eq!(ask(2, wait, limits).await, Reservation::Refused(refusal));
+            assert_eq!(waiting().await, 0, "{refusal:?}");
+        }
+        assert_eq!(ask(2, true, one()).await, Reservation::Refused(CallRefusal::Full));
+        assert_eq!(ask(2, false, one()).await, Reservation::Refused(CallRefusal::Full));
+        store.release_slot(&sales, &call(1)).await.unwrap();
+        assert_eq!(ask(3, false, one()).await, Reservation::Granted, "a newcomer");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_caller_s_calls_are_counted_within_the_hour() {
     on_each_store(async |store| {
         let limits = |caller: &str| SlotLimits {

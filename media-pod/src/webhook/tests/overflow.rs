@@ -187,6 +187,22 @@ async fn who_hangs_up_waits_no_more() {
 }
 
 #[tokio::test]
+async fn a_call_that_somebody_ends_while_it_rings_or_waits_is_hung_up_and_leaves_its_place() {
+    let pod = Pod::new().configured(|agent| {
+        agent.overflow_wait_seconds = 20;
+        agent.max_calls_per_pod = 1;
+    });
+    pod.announce().await;
+    assert_eq!(pod.post("voice", &announcement(SECOND)).await, ask_again("", "", NOW));
+    assert!(pod.state.store.request_hang_up(&SECOND.parse().unwrap()).await.unwrap());
+    assert_eq!(pod.post(&format!("voice?origin={NOW}"), &announcement(SECOND)).await, hang_up());
+    assert_eq!(pod.slots().await, Slots { reserved: 1, waiting: 0, active: 0 });
+    assert!(pod.state.store.request_hang_up(&call()).await.unwrap());
+    assert_eq!(pod.announce().await, hang_up());
+    assert_eq!(pod.slots().await, Slots::default());
+}
+
+#[tokio::test]
 async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let (sales, support) = (one_slot(&store, "sales", "support"), one_slot(&store, "support", "sales"));
