@@ -99,6 +99,8 @@ pub struct CallState {
     pub hang_up_requested: bool,
     /// When it was admitted, if it was not at once.
     pub admitted: Option<UnixMs>,
+    /// When its agent passed it on to a person.
+    pub transferred: Option<UnixMs>,
     /// When the carrier said it is over.
     pub ended: Option<UnixMs>,
 }
@@ -115,6 +117,8 @@ impl CallState {
 pub enum Milestone {
     /// It has a slot, after it had to wait for one.
     Admitted,
+    /// Its agent passed it on to a person.
+    Transferred,
 }
 
 /// A leg of a call and its owner.

@@ -279,6 +279,8 @@ impl<'a> Webhook<'a> {
             }
             After::Transfer(target) => {
                 self.release(record).await;
+                let noted = self.state.store.note(&call.call, Milestone::Transferred, self.now).await;
+                let _ = self.counted(noted);
                 Ok(self.transfer(&target, &call, epoch))
             }
             After::GiveUp => {
@@ -302,7 +304,11 @@ impl<'a> Webhook<'a> {
         self.or_counted(store.release_slot(agent, &self.form.call).await)?;
         // A call that was turned away or forwarded at once never talked to the agent.
         if let (true, Some(origin), Some(_)) = (is_first, known.origin(), &known.leg) {
-            let time = self.form.duration.unwrap_or_else(|| self.now.since(origin));
+            // The carrier's word is about the whole call, and so about the person it was passed on to as well.
+            let time = match known.transferred {
+                Some(transferred) => transferred.since(origin),
+                None => self.form.duration.unwrap_or_else(|| self.now.since(origin)),
+            };
             self.or_counted(store.add_talk_time(agent, self.now, time).await)?;
         }
         Ok(())

@@ -188,6 +188,7 @@ impl Store for MemoryStore {
             let state = &mut contents.call(call).state;
             let time = match milestone {
                 Milestone::Admitted => &mut state.admitted,
+                Milestone::Transferred => &mut state.transferred,
             };
             *time.get_or_insert(now)
         })

@@ -4,7 +4,7 @@
 //!
 //! | key | type | holds |
 //! | --- | --- | --- |
-//! | `sb1:{<CallSid>}:call` | hash | `record`, `epoch`, `owner`, `progress`, `admitted`, `ended`, `hangup`, `ending:<epoch>` |
+//! | `sb1:{<CallSid>}:call` | hash | `record`, `epoch`, `owner`, `progress`, `admitted`, `transferred`, `ended`, `hangup`, `ending:<epoch>` |
 //! | `sb1:{<CallSid>}:journal` | hash | `<epoch>:<sequence>` → entry |
 //! | `sb1:agent:{<ns>/<name>}:reserved`, `:active`, `:waiting` | sorted set | CallSid by expiry |
 //! | `sb1:agent:{<ns>/<name>}:pods`, `:capacity` | sorted set, hash | pods by expiry, what each takes |
@@ -154,6 +154,7 @@ fn parse_call(fields: &HashMap<String, String>) -> Result<Option<CallState>, Sto
         progress: epoch("progress")?,
         hang_up_requested: fields.contains_key("hangup"),
         admitted: number(milestone_field(Milestone::Admitted))?.map(UnixMs),
+        transferred: number(milestone_field(Milestone::Transferred))?.map(UnixMs),
         ended: number("ended")?.map(UnixMs),
         ..CallState::default()
     };
@@ -169,6 +170,7 @@ fn parse_call(fields: &HashMap<String, String>) -> Result<Option<CallState>, Sto
 const fn milestone_field(milestone: Milestone) -> &'static str {
     match milestone {
         Milestone::Admitted => "admitted",
+        Milestone::Transferred => "transferred",
     }
 }
 

@@ -180,8 +180,9 @@ async fn a_milestone_is_noted_once_and_an_admission_is_the_call_s_origin() {
         for now in [first, second] {
             assert_eq!(store.note(&call(1), Milestone::Admitted, now).await.unwrap(), first);
         }
+        assert_eq!(store.note(&call(1), Milestone::Transferred, second).await.unwrap(), second);
         let known = store.load_call(&call(1)).await.unwrap().unwrap();
-        assert_eq!(known, CallState { admitted: Some(first), ..created });
+        assert_eq!(known, CallState { admitted: Some(first), transferred: Some(second), ..created });
         assert_eq!(known.origin(), Some(first));
     })
     .await;

@@ -56,6 +56,46 @@ async fn after_a_transfer_the_call_ends_and_one_that_failed_says_so() {
 }
 
 #[tokio::test]
+async fn a_person_s_minutes_are_not_the_agent_s() {
+    let target = || {
+        let phone_number = Redacted::new("+15550000009".to_owned());
+        TransferTarget { name: "desk".to_owned(), phone_number }
+    };
+    let pod = Pod::new().configured(|agent| {
+        agent.transfer_targets = vec![target()];
+        agent.limits.max_minutes_per_day = Some(1);
+    });
+    let call_of = async |sid: &str, seconds| {
+        pod.post("voice", &announcement(sid)).await;
+        let call: CallSid = sid.parse().unwrap();
+        pod.state.store.attach(&call, Epoch(0), "pod").await.unwrap();
+        let next = Next::Transfer { target: "desk".to_owned() };
+        let ending = Ending { reason: EndReason::Transferred, next };
+        pod.state.store.record_ending(&call, Epoch(0), &ending).await.unwrap();
+        pod.advance(Duration::from_secs(seconds));
+        let mut form = announcement(sid).to_vec();
+        form[4].1 = "in-progress";
+        // The carrier may ask twice; an hour later the person hangs up.
+        for _ in 0..2 {
+            assert!(pod.post("action/0", &form).await.body.contains("<Dial"));
+            pod.advance(Duration::from_secs(1800));
+        }
+        form[4].1 = "completed";
+        form.push(("CallDuration", "3630"));
+        assert_eq!(pod.post("status", &form).await.status, 204);
+    };
+    let is_answered = async |sid| {
+        let answered = pod.post("voice", &announcement(sid)).await.body.contains("<Stream");
+        pod.post("status", &[&announcement(sid)[..4], &[("CallStatus", "no-answer")]].concat()).await;
+        answered
+    };
+    call_of(CALL, 30).await;
+    assert!(is_answered("CA0123456789abcdef0123456789abcde1").await, "30 s are left");
+    call_of("CA0123456789abcdef0123456789abcde2", 30).await;
+    assert!(!is_answered("CA0123456789abcdef0123456789abcde3").await, "the agent's own minutes count");
+}
+
+#[tokio::test]
 async fn a_leg_that_ended_without_a_word_is_followed_by_the_next_until_the_attempts_are_used_up() {
     let pod = Pod::new();
     let origin = pod.claims(&pod.announce().await).origin;
