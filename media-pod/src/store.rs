@@ -187,8 +187,10 @@ pub struct Slots {
 /// What became of an attempt to attach a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
+    /// The leg is this pod's, and the call's first: streams that met full pods were none.
+    First,
     /// The leg is this pod's; older ones are fenced.
-    Attached,
+    Next,
     /// This epoch was attached before: the token was used twice.
     Used,
     /// A newer leg exists.

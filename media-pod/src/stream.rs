@@ -216,6 +216,8 @@ async fn read_start(pod: &Pod, socket: &mut Duplex) -> Result<Box<Start>, Stream
 struct Accepted {
     agent: Arc<AgentFile>,
     claims: Claims,
+    /// Whether it is the call's first leg.
+    leg: LegLabel,
     admitted: Admitted,
 }
 
@@ -235,10 +237,16 @@ async fn accept(pod: &Pod, start: &Start) -> Result<Accepted, StreamRefusal> {
             return Err(StreamRefusal::Full);
         }
     };
-    match pod.stored(pod.store.attach(&claims.call, claims.epoch, &pod.owner).await) {
-        Some(Attachment::Attached) | None => Ok(Accepted { agent, claims, admitted }),
-        Some(Attachment::Used | Attachment::Superseded | Attachment::Over) => Err(StreamRefusal::TokenUsed),
-    }
+    let leg = match pod.stored(pod.store.attach(&claims.call, claims.epoch, &pod.owner).await) {
+        Some(Attachment::First) => LegLabel::Fresh,
+        Some(Attachment::Next) => LegLabel::Resumed,
+        None if claims.epoch == Epoch(0) => LegLabel::Fresh,
+        None => LegLabel::Resumed,
+        Some(Attachment::Used | Attachment::Superseded | Attachment::Over) => {
+            return Err(StreamRefusal::TokenUsed);
+        }
+    };
+    Ok(Accepted { agent, claims, leg, admitted })
 }
 
 /// Leaves word that this pod is alive and does not take the leg, so that the next one is opened at once.
@@ -266,13 +274,15 @@ fn verify_token(pod: &Pod, agent: &AgentFile, start: &Start) -> Result<Claims, S
 
 /// Carries an accepted stream to the end of its leg. A panic ends this leg and nothing else.
 async fn carry(pod: Arc<Pod>, socket: Duplex, start: Start, accepted: Accepted) {
-    let Accepted { agent, claims, admitted } = accepted;
+    let Accepted { agent, claims, leg: label, admitted } = accepted;
     let leg = LegId { call: claims.call.clone(), epoch: claims.epoch };
-    let is_fresh = claims.epoch == Epoch::default();
-    pod.metrics.legs_started.inc(if is_fresh { LegLabel::Fresh } else { LegLabel::Resumed });
-    if is_fresh {
-        let setup = (pod.clock)().since(claims.origin);
-        pod.metrics.call_setup.observe(Duration::from_millis(setup.0).as_secs_f64());
+    pod.metrics.legs_started.inc(label);
+    match label {
+        LegLabel::Fresh => {
+            let setup = (pod.clock)().since(claims.origin);
+            pod.metrics.call_setup.observe(Duration::from_millis(setup.0).as_secs_f64());
+        }
+        LegLabel::Resumed => {}
     }
     tracing::info!(epoch = claims.epoch.0, "the call is here");
 

@@ -121,6 +121,15 @@ async fn a_full_pod_closes_normally_and_the_carrier_is_connected_again() {
     let (_, twiml) = pod.webhook("/moving/sales/twilio/action/0", &call_sid(2), "in-progress").await;
     assert!(twiml.contains("<Stream"), "another attempt: {twiml}");
     assert!(first.listen_until_said(&pod, 1).await > 500, "the first call does not notice");
+
+    // Where its stream finds room the call begins, however many found none.
+    first.stop().await;
+    pod.until_metric(ACTIVE, 0).await;
+    let mut second = pod.stream(&call_sid(2), &token_of(&twiml)).await;
+    second.until(|heard| matches!(heard, Heard::Audio(_))).await;
+    assert_eq!(pod.metric("switchboard_legs_started_total{leg=\"fresh\"}").await, 2);
+    assert_eq!(pod.metric("switchboard_legs_started_total{leg=\"resumed\"}").await, 0);
+    assert_eq!(pod.metric("switchboard_call_setup_seconds_count").await, 2);
 }
 
 #[tokio::test]

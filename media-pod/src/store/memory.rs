@@ -265,9 +265,9 @@ impl Store for MemoryStore {
             match state.leg.as_ref().map(|leg| leg.epoch) {
                 Some(newest) if newest > epoch => Attachment::Superseded,
                 Some(newest) if newest == epoch => Attachment::Used,
-                Some(_) | None => {
+                before => {
                     state.leg = Some(Leg { epoch, owner: owner.to_owned() });
-                    Attachment::Attached
+                    if before.is_some() { Attachment::Next } else { Attachment::First }
                 }
             }
         })

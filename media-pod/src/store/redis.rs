@@ -234,7 +234,8 @@ if newest > epoch then return 'superseded' end
 if newest == epoch then return 'used' end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'owner', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 'attached'
+if newest < 0 then return 'first' end
+return 'next'
 ";
 
 /// Raises `progress` of a call. KEYS: call. ARGV: epoch, retention.
@@ -458,7 +459,8 @@ impl Store for RedisStore {
             command.arg(epoch.0).arg(owner).arg(milliseconds(RETENTION));
             let word: String = self.ask(&command).await?;
             Ok(match word.as_str() {
-                "attached" => Attachment::Attached,
+                "first" => Attachment::First,
+                "next" => Attachment::Next,
                 "used" => Attachment::Used,
                 "superseded" => Attachment::Superseded,
                 "over" => Attachment::Over,

@@ -192,12 +192,15 @@ async fn a_milestone_is_noted_once_and_an_admission_is_the_call_s_origin() {
 async fn an_epoch_is_attached_once_and_fences_older_ones() {
     on_each_store(async |store| {
         let attach = async |epoch, owner| store.attach(&call(1), Epoch(epoch), owner).await.unwrap();
-        assert_eq!(attach(0, "one").await, Attachment::Attached);
+        assert_eq!(attach(0, "one").await, Attachment::First);
         assert_eq!(attach(0, "two").await, Attachment::Used);
-        assert_eq!(attach(2, "two").await, Attachment::Attached);
+        assert_eq!(attach(2, "two").await, Attachment::Next);
         assert_eq!(attach(1, "one").await, Attachment::Superseded);
         let leg = store.load_call(&call(1)).await.unwrap().unwrap().leg;
         assert_eq!(leg, Some(Leg { epoch: Epoch(2), owner: "two".to_owned() }));
+        // Whatever else is known, and however late it comes.
+        store.create_call(&record(2)).await.unwrap();
+        assert_eq!(store.attach(&call(2), Epoch(3), "one").await.unwrap(), Attachment::First);
     })
     .await;
 }
@@ -491,7 +494,7 @@ async fn of_many_at_once_exactly_as_many_get_a_slot_or_a_leg_as_there_are() {
         let sid = call(1);
         let attempts = owners.iter().map(|owner| store.attach(&sid, Epoch(3), owner));
         let attached = futures_util::future::join_all(attempts).await;
-        assert_eq!(attached.iter().filter(|attached| **attached == Ok(Attachment::Attached)).count(), 1);
+        assert_eq!(attached.iter().filter(|attached| **attached == Ok(Attachment::First)).count(), 1);
         assert_eq!(attached.iter().filter(|attached| **attached == Ok(Attachment::Used)).count(), 19);
     })
     .await;

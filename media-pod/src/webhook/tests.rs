@@ -147,7 +147,7 @@ impl Pod {
 
     async fn attach(&self, epoch: u32) {
         let attached = self.state.store.attach(&call(), Epoch(epoch), "pod").await.unwrap();
-        assert_eq!(attached, Attachment::Attached);
+        assert!(matches!(attached, Attachment::First | Attachment::Next), "{attached:?}");
     }
 
     async fn end_leg(&self, epoch: u32, next: Next) {
