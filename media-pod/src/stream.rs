@@ -240,7 +240,7 @@ async fn accept(pod: &Pod, start: &Start) -> Result<Accepted, StreamRefusal> {
     let leg = match pod.stored(pod.store.attach(&claims.call, claims.epoch, &pod.owner).await) {
         Some(Attachment::First) => LegLabel::Fresh,
         Some(Attachment::Next) => LegLabel::Resumed,
-        None if claims.epoch == Epoch(0) => LegLabel::Fresh,
+        None if claims.is_first() => LegLabel::Fresh,
         None => LegLabel::Resumed,
         Some(Attachment::Used | Attachment::Superseded | Attachment::Over) => {
             return Err(StreamRefusal::TokenUsed);
@@ -274,20 +274,19 @@ fn verify_token(pod: &Pod, agent: &AgentFile, start: &Start) -> Result<Claims, S
 
 /// Carries an accepted stream to the end of its leg. A panic ends this leg and nothing else.
 async fn carry(pod: Arc<Pod>, socket: Duplex, start: Start, accepted: Accepted) {
-    let Accepted { agent, claims, leg: label, admitted } = accepted;
-    let leg = LegId { call: claims.call.clone(), epoch: claims.epoch };
-    pod.metrics.legs_started.inc(label);
-    match label {
+    let leg = LegId { call: accepted.claims.call.clone(), epoch: accepted.claims.epoch };
+    pod.metrics.legs_started.inc(accepted.leg);
+    match accepted.leg {
         LegLabel::Fresh => {
-            let setup = (pod.clock)().since(claims.origin);
+            let setup = (pod.clock)().since(accepted.claims.origin);
             pod.metrics.call_setup.observe(Duration::from_millis(setup.0).as_secs_f64());
         }
         LegLabel::Resumed => {}
     }
-    tracing::info!(epoch = claims.epoch.0, "the call is here");
+    tracing::info!(epoch = leg.epoch.0, "the call is here");
 
     let run = async {
-        let leg = prepare(&pod, socket, start, &agent, &claims, admitted).await;
+        let leg = prepare(&pod, socket, start, accepted).await;
         leg.run().await
     };
     let ending = match isolated(run, &pod.metrics).await {
@@ -316,25 +315,19 @@ async fn isolated(run: impl Future<Output = Ending>, metrics: &Metrics) -> Optio
 }
 
 /// Gathers what the leg needs: what is known of the call, the plan, the machine.
-async fn prepare(
-    pod: &Pod,
-    socket: Duplex,
-    start: Start,
-    agent: &AgentFile,
-    claims: &Claims,
-    admitted: Admitted,
-) -> Leg {
+async fn prepare(pod: &Pod, socket: Duplex, start: Start, accepted: Accepted) -> Leg {
+    let Accepted { agent, claims, leg: label, admitted } = accepted;
     let leg = LegId { call: claims.call.clone(), epoch: claims.epoch };
-    let key = own_key(agent);
+    let key = own_key(&agent);
     let until = (pod.clock)().plus(LEASE);
     let (claimed, known, beginning) = tokio::join!(
         pod.store.claim_slot(&key, &leg.call, until),
         pod.store.load_call(&leg.call),
-        beginning(pod, &leg),
+        beginning(pod, &leg, label),
     );
     pod.stored(claimed);
     let record = pod.stored(known).flatten().and_then(|state| state.record);
-    let plan = Arc::new(Plan::new(agent, &variables(agent, &start, record.as_ref())));
+    let plan = Arc::new(Plan::new(&agent, &variables(&agent, &start, record.as_ref())));
     let timeline = Timeline::begin((pod.clock)().since(claims.origin));
     let part = (leg.epoch, &start.stream_sid, &key);
     let trace = LegTrace::begin(&pod.traces.of_call(&leg.call), claims.origin, timeline.now(), part);
@@ -355,15 +348,19 @@ async fn prepare(
     }
 }
 
-/// How the machine begins. A leg that goes on without its journal must at least not greet again.
-async fn beginning(pod: &Pod, leg: &LegId) -> call_session::Start {
+/// How the machine begins. A leg that goes on without its journal must at least not greet again; one that is the call's first,
+/// though its stream is not, must greet.
+async fn beginning(pod: &Pod, leg: &LegId, label: LegLabel) -> call_session::Start {
     let Some(previous) = leg.epoch.0.checked_sub(1) else { return call_session::Start::Fresh };
-    let journal = pod.stored(pod.store.load_journal(&leg.call).await).unwrap_or_else(|| {
-        let entry =
-            Entry { epoch: Epoch(previous), sequence: 1, at: call_session::Ms::ZERO, fact: Fact::Greeted };
-        Journal(vec![entry])
-    });
-    call_session::Start::Resumed(journal)
+    match (pod.stored(pod.store.load_journal(&leg.call).await), label) {
+        (Some(journal), _) => call_session::Start::Resumed(journal),
+        (None, LegLabel::Fresh) => call_session::Start::Fresh,
+        (None, LegLabel::Resumed) => {
+            let at = call_session::Ms::ZERO;
+            let entry = Entry { epoch: Epoch(previous), sequence: 1, at, fact: Fact::Greeted };
+            call_session::Start::Resumed(Journal(vec![entry]))
+        }
+    }
 }
 
 /// What fills the persona's placeholders. Ours win over the stream's parameters of the same name.

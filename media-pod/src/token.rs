@@ -50,6 +50,16 @@ pub struct Claims {
     /// When the call began.
     #[serde(rename = "org")]
     pub origin: UnixMs,
+    /// Whether no pod had taken a stream of the call when the token was made, though this is not the first one.
+    #[serde(rename = "new", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_untaken: bool,
+}
+
+impl Claims {
+    /// Whether no stream before this one became a leg, as far as the token tells.
+    pub fn is_first(&self) -> bool {
+        self.epoch == Epoch(0) || self.is_untaken
+    }
 }
 
 /// What a stream's own `start` says, and who is asked: a token must agree with it.
@@ -217,6 +227,7 @@ pub(crate) mod tests {
             epoch: Epoch(2),
             expires: NOW.plus(LIFETIME).seconds(),
             origin: UnixMs(1_789_999_990_000),
+            is_untaken: false,
         }
     }
 
@@ -237,10 +248,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_token_tells_that_no_stream_of_the_call_was_taken_before() {
+        let keys = keys("k7", &[("k7", 7)]);
+        let untaken = Claims { is_untaken: true, ..claims() };
+        assert_eq!(verify(&keys, &keys.mint(&untaken), NOW), Ok(untaken.clone()));
+        let published = |claims| serde_json::to_string(claims).unwrap();
+        assert_eq!(published(&untaken), published(&claims()).replace('}', r#","new":true}"#));
+        let first = Claims { epoch: Epoch(0), ..claims() };
+        assert!(untaken.is_first() && first.is_first() && !claims().is_first());
+    }
+
+    #[test]
     fn a_token_of_the_longest_names_fits_a_parameter() {
         let keys = keys(&"k".repeat(32), &[(&"k".repeat(32), 1)]);
         let longest =
             Claims { namespace: "n".repeat(63), agent: "a".repeat(40), epoch: Epoch(9999), ..claims() };
+        let longest = Claims { is_untaken: true, ..longest };
         assert!(keys.mint(&longest).len() + "token".len() < 500);
     }
 

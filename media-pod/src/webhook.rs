@@ -27,7 +27,7 @@ use call_session::agent_file::{AgentFile, Keyring};
 use opentelemetry::trace::SpanKind;
 use tokio::sync::watch;
 
-use self::after::{After, Pause, Tally, after_leg, after_transfer, after_unseen};
+use self::after::{After, Past, Pause, Tally, after_leg, after_transfer, after_unseen};
 use self::answer::{NextStream, Twiml};
 pub use self::answer::{TOKEN_PARAMETER, stream_url};
 use self::carried::Carried;
@@ -200,7 +200,7 @@ impl<'a> Webhook<'a> {
         match verdict {
             Verdict::Admitted => {
                 let (epoch, pause, tally) = (Epoch(0), Pause::default(), Tally::default());
-                self.connect(NextStream { call, origin, epoch, pause, tally })
+                self.connect(NextStream { call, origin, epoch, pause, tally, past: Past::Untaken })
             }
             Verdict::Waits => {
                 let carried = Carried { origin: Some(call.origin), ..Carried::default() };
@@ -258,6 +258,8 @@ impl<'a> Webhook<'a> {
         let record = known.and_then(|known| known.record.as_ref());
         let call = record.cloned().unwrap_or_else(|| self.own(carried));
         let origin = carried.origin.or_else(|| known?.origin()).unwrap_or(self.now);
+        let began = if epoch == Epoch(0) { carried.origin } else { carried.untaken };
+        let past = Past::of(known, began, self.now);
         let after = match known {
             Some(known) => after_leg(epoch, known, carried.tally, self.agent.recovery.attempts),
             None => after_unseen(epoch, carried.tally),
@@ -267,7 +269,7 @@ impl<'a> Webhook<'a> {
                 if record.is_some() {
                     self.admission().readmit(&call, self.now).await;
                 }
-                self.connect(NextStream { call: &call, origin, epoch, pause, tally })
+                self.connect(NextStream { call: &call, origin, epoch, pause, tally, past })
             }
             After::HangUp => {
                 self.release(record).await;

@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::redis::Redis;
-use harness::{API_TOKEN, GREETING, Heard, call_sid, token_of};
+use harness::{API_TOKEN, DEADLINE, GREETING, Heard, PUBLIC_URL, call_sid, token_of};
 use serde_json::json;
 
 const ACTION: &str = "/moving/sales/twilio/action/0";
@@ -48,6 +48,42 @@ async fn a_hang_up_asked_for_at_another_pod_arrives() {
     here.until_metric("switchboard_calls_ended_total{reason=\"operator_hung_up\"}", 1).await;
     let (_, twiml) = there.webhook(ACTION, &call, "in-progress").await;
     assert!(twiml.contains("<Hangup"), "{twiml}");
+}
+
+/// Where the carrier asks when the stream of this TwiML is over.
+fn action_of(twiml: &str) -> String {
+    let (_, after) = twiml.split_once(&format!(r#"action="{PUBLIC_URL}"#)).expect("a stream");
+    after.split(['#', '"']).next().unwrap().replace("&amp;", "&")
+}
+
+#[tokio::test]
+async fn a_caller_whom_no_pod_has_taken_yet_is_greeted_without_the_store() {
+    for is_lost_at_once in [true, false] {
+        let mut redis = Redis::start(&format!("untaken-{is_lost_at_once}"));
+        let mut leaving =
+            redis.pod_with("sales-media-0", |config| config.drain_window = Some(DEADLINE * 10)).await;
+        let other = redis.pod("sales-media-1").await;
+        let mut holding = leaving.dial(&call_sid(1)).await;
+        holding.until(|heard| matches!(heard, Heard::Audio(_))).await;
+        let left = tokio::spawn(leaving.leave());
+        leaving.until_metric("switchboard_draining", 1).await;
+
+        let call = call_sid(2);
+        let twiml = other.announce(&call).await;
+        if is_lost_at_once {
+            redis.kill();
+        }
+        let mut turned_away = leaving.stream(&call, &token_of(&twiml)).await;
+        assert_eq!(turned_away.hear().await, Heard::Closed(Some(1000)));
+        let (_, twiml) = other.webhook(&action_of(&twiml), &call, "in-progress").await;
+        if !is_lost_at_once {
+            redis.kill();
+        }
+        let mut phone = other.stream(&call, &token_of(&twiml)).await;
+        phone.until(|heard| matches!(heard, Heard::Audio(_))).await;
+        assert_eq!(other.metric("switchboard_legs_started_total{leg=\"fresh\"}").await, 1);
+        left.abort();
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! What comes after a stream: pure.
 
-use call_session::Epoch;
 use call_session::agent_file::AgentFile;
 use call_session::io::{EndReason, Ending, Next};
+use call_session::{Epoch, Ms};
 
 use super::answer::Twiml;
 use crate::admission::Sentence;
+use crate::clock::UnixMs;
 use crate::store::CallState;
 
 /// What comes next for the caller.
@@ -65,6 +66,32 @@ impl Tally {
     /// Streams up to `newest` that did cost an attempt.
     fn attempts(self, newest: Epoch) -> u32 {
         newest.0.saturating_sub(self.reached.0).saturating_sub(self.spared)
+    }
+}
+
+/// Whether a pod has taken a stream of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// None has: the caller is still to be greeted.
+    Untaken,
+    /// One has, or it cannot be told.
+    Taken,
+}
+
+/// Whoever was taken, and lost, within this had not heard a greeting to its end. A stream that meets a full pod while the store
+/// is away is over sooner: the announcement and the pod wait 1.5 s for the store, the rest is a few round trips.
+const UNHEARD: Ms = Ms::from_secs(5);
+
+impl Past {
+    /// After a stream that began at `began`, if it is known that none was taken before it.
+    pub(super) fn of(known: Option<&CallState>, began: Option<UnixMs>, now: UnixMs) -> Self {
+        let is_untaken = match known {
+            Some(CallState { record, leg, progress, endings, .. }) => {
+                record.is_some() && leg.is_none() && progress.is_none() && endings.values().all(is_bounce)
+            }
+            None => began.is_some_and(|began| now.since(began) < UNHEARD),
+        };
+        if is_untaken { Self::Untaken } else { Self::Taken }
     }
 }
 
@@ -160,7 +187,9 @@ pub(super) fn after_transfer(agent: &AgentFile, dial_status: &str) -> Twiml {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Leg;
+    use call_session::Redacted;
+
+    use crate::store::{AgentKey, CallRecord, Leg};
 
     fn known(leg: Option<u32>, progress: Option<u32>) -> CallState {
         CallState {
@@ -354,6 +383,35 @@ mod tests {
             words.extend([Word::Silent, Word::Full]);
         }
         assert!(told(&words, 2).contains(&None), "words in between do not excuse it either");
+    }
+
+    #[test]
+    fn a_call_is_taken_as_soon_as_a_pod_may_have_spoken_to_its_caller() {
+        let (began, soon, late) = (UnixMs(1_000_000), UnixMs(1_004_999), UnixMs(1_005_000));
+        let is_untaken = |state: &CallState| Past::of(Some(state), Some(began), soon) == Past::Untaken;
+        let record = CallRecord {
+            call: "CA0123456789abcdef0123456789abcdef".parse().unwrap(),
+            agent: AgentKey { namespace: "moving".to_owned(), name: "sales".to_owned() },
+            origin: began,
+            from: Redacted::default(),
+            to: Redacted::default(),
+        };
+        let announced = || CallState { record: Some(record.clone()), ..known(None, None) };
+        let mut full = announced();
+        full.endings.extend([0, 1].map(|epoch| (Epoch(epoch), bounced())));
+        assert!(is_untaken(&announced()) && is_untaken(&full));
+        let lost = Ending { reason: EndReason::PhoneLost, next: Next::Reconnect };
+        let taken = [
+            CallState { leg: known(Some(0), None).leg, ..announced() },
+            CallState { progress: Some(Epoch(0)), ..announced() },
+            CallState { endings: [(Epoch(0), lost)].into(), ..announced() },
+            CallState::default(), // the store lost it
+        ];
+        assert!(!taken.iter().any(is_untaken));
+        // The store does not say, and its URL does.
+        assert_eq!(Past::of(None, Some(began), soon), Past::Untaken);
+        assert_eq!(Past::of(None, Some(began), late), Past::Taken);
+        assert_eq!(Past::of(None, None, soon), Past::Taken);
     }
 
     #[test]

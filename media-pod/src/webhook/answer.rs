@@ -1,5 +1,7 @@
 //! The answers: TwiML for a stream, a sentence, a transfer, an end.
 
+use std::time::Duration;
+
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use call_session::Epoch;
@@ -7,7 +9,7 @@ use call_session::agent_file::{AgentFile, Carrier, Keyring, TransferTarget};
 use twilio::rest::CallStatus;
 use twilio::twiml::{self, Connect, Dial, Say, Stream};
 
-use super::after::{Pause, Tally};
+use super::after::{Past, Pause, Tally};
 use super::carried::{Carried, with_query};
 use crate::admission::{Sentence, is_e164};
 use crate::clock::UnixMs;
@@ -84,6 +86,7 @@ pub(super) struct NextStream<'a> {
     pub(super) epoch: Epoch,
     pub(super) pause: Pause,
     pub(super) tally: Tally,
+    pub(super) past: Past,
 }
 
 /// A stream to the call's agent, with a token for this leg, after a while of silence.
@@ -93,7 +96,9 @@ pub(super) fn connect(
     next: NextStream<'_>,
     now: UnixMs,
 ) -> Result<Twiml, KeyringError> {
-    let NextStream { call, origin, epoch, pause: Pause(seconds), tally } = next;
+    let NextStream { call, origin, epoch, pause: Pause(seconds), tally, past } = next;
+    // Nobody needs to be told of the first one.
+    let is_untaken = past == Past::Untaken && epoch > Epoch(0);
     let Carrier::Twilio { twilio } = &agent.carrier;
     let claims = Claims {
         account: twilio.account_sid.clone(),
@@ -103,11 +108,13 @@ pub(super) fn connect(
         epoch,
         expires: now.plus(token::LIFETIME).seconds(),
         origin,
+        is_untaken,
     };
     let token = StreamKeys::new(keyring)?.mint(&claims);
     let stream =
         Stream::new(stream_url(&agent.public_url, &call.agent)).with_parameter(TOKEN_PARAMETER, token);
-    let carried = Carried { origin: Some(origin), tally };
+    let begins = now.plus(Duration::from_secs(u64::from(seconds)));
+    let carried = Carried { origin: Some(origin), tally, untaken: is_untaken.then_some(begins) };
     let action = Some(action_url(&agent.public_url, &call.agent, epoch, carried));
     let response = twiml::Response::new();
     let response = if seconds > 0 { response.pause(seconds) } else { response };

@@ -13,6 +13,7 @@ const ORIGIN: &str = "origin";
 const REACHED: &str = "reached";
 const SPARED: &str = "spared";
 const UNSEEN: &str = "unseen";
+const UNTAKEN: &str = "untaken";
 
 /// What was known when the URL was answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) struct Carried {
     pub(super) origin: Option<UnixMs>,
     /// Which of its streams were no attempts.
     pub(super) tally: Tally,
+    /// When the stream could begin, if no pod had taken one of the call before. Of the first stream the origin says so.
+    pub(super) untaken: Option<UnixMs>,
 }
 
 impl Carried {
@@ -30,11 +33,13 @@ impl Carried {
         let mut carried = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             let count = || value.parse().unwrap_or_default();
+            let time = || value.parse().ok().map(UnixMs);
             match &*name {
-                ORIGIN => carried.origin = value.parse().ok().map(UnixMs),
+                ORIGIN => carried.origin = time(),
                 REACHED => carried.tally.reached = Epoch(count()),
                 SPARED => carried.tally.spared = count(),
                 UNSEEN => carried.tally.unseen = count(),
+                UNTAKEN => carried.untaken = time(),
                 _ => {}
             }
         }
@@ -43,11 +48,12 @@ impl Carried {
 
     /// For a query; a count of zero is left out.
     pub(super) fn pairs(self) -> impl Iterator<Item = (&'static str, String)> {
-        let Self { origin, tally: Tally { reached, spared, unseen } } = self;
+        let Self { origin, tally: Tally { reached, spared, unseen }, untaken } = self;
         let counts = [(REACHED, reached.0), (SPARED, spared), (UNSEEN, unseen)];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);
-        let origin = origin.map(|UnixMs(at)| (ORIGIN, at.to_string()));
-        origin.into_iter().chain(counts.map(|(name, count)| (name, count.to_string())))
+        let time = |name, time: Option<UnixMs>| time.map(|UnixMs(at)| (name, at.to_string())).into_iter();
+        let counts = counts.map(|(name, count)| (name, count.to_string()));
+        time(ORIGIN, origin).chain(counts).chain(time(UNTAKEN, untaken))
     }
 }
 
@@ -67,10 +73,10 @@ mod tests {
         let tally = Tally { reached: Epoch(3), spared: 2, unseen: 1 };
         let cases = [
             (
-                Carried { origin: Some(UnixMs(1_790_000_000_000)), tally },
-                "?origin=1790000000000&reached=3&spared=2&unseen=1",
+                Carried { origin: Some(UnixMs(1_790_000_000_000)), tally, untaken: Some(UnixMs(8)) },
+                "?origin=1790000000000&reached=3&spared=2&unseen=1&untaken=8",
             ),
-            (Carried { origin: Some(UnixMs(7)), tally: Tally::default() }, "?origin=7"),
+            (Carried { origin: Some(UnixMs(7)), ..Carried::default() }, "?origin=7"),
             (Carried::default(), ""),
         ];
         for (carried, query) in cases {
@@ -85,6 +91,6 @@ mod tests {
         assert_eq!(Carried::of_query(None), Carried::default());
         let tally = Tally { spared: 2, ..Tally::default() };
         let carried = Carried::of_query(Some("spared=2&reached=-1&origin=soon&mood=bad&unseen"));
-        assert_eq!(carried, Carried { origin: None, tally });
+        assert_eq!(carried, Carried { tally, ..Carried::default() });
     }
 }

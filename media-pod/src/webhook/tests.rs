@@ -268,6 +268,7 @@ async fn a_new_call_gets_a_stream_with_a_token_a_record_and_a_slot() {
         epoch: Epoch(0),
         expires: NOW / 1000 + 60,
         origin: UnixMs(NOW),
+        is_untaken: false,
     };
     assert_eq!(claims, expected);
     let token = StreamKeys::new(&pod.keyring.borrow()).unwrap().mint(&claims);

@@ -262,6 +262,7 @@ pub fn minted_token(call: &str) -> String {
         epoch: call_session::Epoch(0),
         expires: now.plus(media_pod::token::LIFETIME).seconds(),
         origin: now,
+        is_untaken: false,
     };
     media_pod::token::StreamKeys::new(&keyring).unwrap().mint(&claims)
 }

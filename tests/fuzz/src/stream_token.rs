@@ -27,6 +27,7 @@ pub(crate) fn run(data: &[u8]) {
         epoch: Epoch(1),
         expires: NOW.0 / 1000 + 60,
         origin: NOW,
+        is_untaken: false,
     };
     let minted = KEYS.mint(&claims);
     let presented = match data.split_first() {
