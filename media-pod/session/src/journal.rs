@@ -80,8 +80,70 @@ pub enum Fact {
 pub struct Journal(pub Vec<Entry>);
 
 impl Journal {
-    /// Whether the caller has heard the greeting.
+    /// Whether the caller has heard the greeting, or must be taken to have heard it.
+    ///
+    /// Words of the agent say so as well as the entry itself: they come after it, and a greeting that the model never
+    /// began has no entry. The caller's do not: people say hello before they are greeted. Where entries are missing, the
+    /// store has lost some, and a greeting in the middle of a conversation is worse than none.
     pub fn has_greeted(&self) -> bool {
-        self.0.iter().any(|entry| entry.fact == Fact::Greeted)
+        let tells = |entry: &Entry| match entry.fact {
+            Fact::Greeted | Fact::AgentSaid { .. } | Fact::AgentHeard { .. } => true,
+            Fact::Attached
+            | Fact::CallerSaid { .. }
+            | Fact::Digit { .. }
+            | Fact::ToolStarted { .. }
+            | Fact::ToolEnded { .. }
+            | Fact::Unknown => false,
+        };
+        !self.is_whole() || self.0.iter().any(tells)
+    }
+
+    /// Whether no entry is missing before the last one of each leg.
+    fn is_whole(&self) -> bool {
+        let mut legs = self.0.chunk_by(|one, next| one.epoch == next.epoch);
+        legs.all(|leg| leg.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> Redacted<String> {
+        Redacted::new("Hello.".to_owned())
+    }
+
+    fn journal(facts: &[(u32, u64, Fact)]) -> Journal {
+        let entry = |(epoch, sequence, fact): &(u32, u64, Fact)| Entry {
+            epoch: Epoch(*epoch),
+            sequence: *sequence,
+            at: Ms(*sequence),
+            fact: fact.clone(),
+        };
+        Journal(facts.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn whoever_was_spoken_to_was_greeted() {
+        let caller = || Fact::CallerSaid { text: said() };
+        let agent = || Fact::AgentSaid { text: said(), interrupted: false };
+        let rows = [
+            (journal(&[]), false),
+            (journal(&[(0, 1, Fact::Attached)]), false),
+            (journal(&[(0, 1, Fact::Attached), (0, 2, Fact::Greeted)]), true),
+            (journal(&[(0, 1, Fact::Attached), (0, 2, agent())]), true),
+            (journal(&[(0, 1, Fact::Attached), (0, 2, Fact::AgentHeard { text: said() })]), true),
+            // Said before the greeting, in a leg that ended before it.
+            (journal(&[(0, 1, Fact::Attached), (0, 2, caller()), (1, 1, Fact::Attached)]), false),
+            // The first leg reached no pod.
+            (journal(&[(1, 1, Fact::Attached)]), false),
+            // The store has lost the beginning, or something in between.
+            (journal(&[(0, 4, caller())]), true),
+            (journal(&[(0, 1, Fact::Attached), (0, 4, caller())]), true),
+            (journal(&[(0, 1, Fact::Attached), (1, 1, Fact::Attached), (1, 3, caller())]), true),
+        ];
+        for (journal, has_greeted) in rows {
+            assert_eq!(journal.has_greeted(), has_greeted, "{journal:?}");
+        }
     }
 }

@@ -296,6 +296,21 @@ fn a_resumed_call_greets_when_the_greeting_was_not_heard() {
 }
 
 #[test]
+fn a_greeting_given_up_for_other_words_is_not_said_by_the_next_leg() {
+    let plan = plan().greets("Hello.");
+    let mut stage = Stage::open(plan.clone());
+    stage.run(10_000);
+    stage.caller_speaks(500);
+    stage.caller_said("Are you there?");
+    stage.agent_says("r1", "i1", "I am.", 500);
+    stage.run(1000);
+    assert!(!stage.facts().iter().any(|fact| fact.ends_with(": greeted")));
+    let mut stage = stage.resumed(plan);
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", "replay caller: Are you there? | agent: I am."]);
+}
+
+#[test]
 fn a_resumed_call_ends_when_the_whole_call_s_time_is_over() {
     let plan = plan().lasts(60);
     let mut stage = Stage::open(plan.clone());

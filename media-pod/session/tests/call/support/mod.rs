@@ -28,6 +28,7 @@ pub(crate) struct Stage {
     pub(crate) now: Ms,
     pub(crate) call: Call,
     pub(crate) phone: Phone,
+    /// Of this leg and those before it.
     pub(crate) journal: Vec<Entry>,
     pub(crate) ended: Option<Ending>,
     pub(crate) last_echo: Option<MarkName>,
@@ -42,17 +43,18 @@ impl Stage {
     }
 
     pub(crate) fn begun(plan: Plan, start: Start, now: Ms) -> Self {
-        let epoch = match &start {
-            Start::Fresh => Epoch(0),
-            Start::Resumed(_) => Epoch(1),
+        let before = match &start {
+            Start::Fresh => Vec::new(),
+            Start::Resumed(journal) => journal.0.clone(),
         };
+        let epoch = Epoch(before.last().map_or(0, |entry| entry.epoch.0 + 1));
         let call = Call::new(Arc::new(plan), epoch, start, now, 7);
         let phone = Phone::default();
         let mut stage = Self {
             now,
             call,
             phone,
-            journal: Vec::new(),
+            journal: before,
             ended: None,
             last_echo: None,
             wake: None,
