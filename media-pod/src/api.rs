@@ -251,6 +251,8 @@ fn transcript(journal: &Journal) -> Vec<Line> {
         | Fact::Digit { .. }
         | Fact::ToolStarted { .. }
         | Fact::ToolEnded { .. }
+        | Fact::Left
+        | Fact::CutOff
         | Fact::Unknown => None,
     });
     let mut lines: Vec<Line> = lines.collect();
@@ -270,9 +272,12 @@ fn events(journal: &Journal, state: &CallState) -> Vec<HappenedAt> {
                 arguments: serde_json::from_str(arguments.expose()).ok().map(Redacted::new),
             },
             Fact::ToolEnded { .. } => Happened::ToolEnded,
-            Fact::CallerSaid { .. } | Fact::AgentSaid { .. } | Fact::AgentHeard { .. } | Fact::Unknown => {
-                return None;
-            }
+            Fact::CallerSaid { .. }
+            | Fact::AgentSaid { .. }
+            | Fact::AgentHeard { .. }
+            | Fact::Left
+            | Fact::CutOff
+            | Fact::Unknown => return None,
         };
         Some(HappenedAt { what, at_milliseconds: Some(entry.at.0), leg: entry.epoch })
     });

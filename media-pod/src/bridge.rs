@@ -15,7 +15,6 @@ use std::time::Duration;
 use call_session::io::{
     Command, Ending, Event, Input, ModelEvent, Output, PhoneCommand, PhoneEvent, ToolRequest, ToolResult,
 };
-use call_session::journal::Fact;
 use call_session::plan::Plan;
 use call_session::{Call, Ms, Redacted};
 use tokio::sync::watch;
@@ -154,7 +153,7 @@ impl Leg {
                     tool_ends.push(run_tool(request));
                 }
                 Output::Journal(entry) => {
-                    if entry.fact != Fact::Attached {
+                    if entry.fact.is_progress() {
                         self.admitted.progress();
                     }
                     self.scribe.write(entry);

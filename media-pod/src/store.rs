@@ -291,10 +291,9 @@ pub trait Store: Send + Sync {
     fn load_journal<'a>(&'a self, call: &'a CallSid) -> Answer<'a, Journal>;
 }
 
-/// The newest leg that these entries show to have got anywhere. Being attached is not progress.
+/// The newest leg that these entries show to have got anywhere.
 fn newest_progress(entries: &[Entry]) -> Option<Epoch> {
-    use call_session::journal::Fact;
-    entries.iter().filter(|entry| entry.fact != Fact::Attached).map(|entry| entry.epoch).max()
+    entries.iter().filter(|entry| entry.fact.is_progress()).map(|entry| entry.epoch).max()
 }
 
 /// Where a leg stands in the light of what the store knows.

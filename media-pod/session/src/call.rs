@@ -28,7 +28,7 @@ use crate::io::{
 use crate::journal::{Fact, Journal};
 use crate::plan::Plan;
 use crate::playback::Playback;
-use crate::state::{Attempt, Floor, Link, Opening, Parting, Patience, Phase, Stay};
+use crate::state::{Attempt, Claim, Floor, Link, Opening, Parting, Patience, Phase, Stay};
 use crate::timer::{Timer, TimerTable};
 use crate::tools::{self, ToolDefinition};
 use crate::{Epoch, Ms, Redacted};
@@ -296,6 +296,18 @@ impl Call {
         self.replies.is_any_active() || !self.playback.is_silent()
     }
 
+    /// Whether the caller hears the agent, or waits for its words. A greeting of which nothing was heard is not waited for:
+    /// it is said by the next leg.
+    fn is_agent_awaited(&self) -> bool {
+        let is_caller_s_turn = self.floor == Floor::Caller(Claim::Turn) && !self.is_agent_busy();
+        let is_anything_due = self.is_agent_busy()
+            || self.is_answer_awaited()
+            || self.debt != Debt::None
+            || !self.toolbox.is_empty()
+            || !self.digits.is_empty();
+        is_anything_due && !is_caller_s_turn && !self.opening.is_pending()
+    }
+
     fn end_parting(&mut self) {
         if let Phase::Parting(Parting { ending, .. }) = &self.phase {
             let Ending { reason, next } = ending.clone();
@@ -303,12 +315,17 @@ impl Call {
         }
     }
 
-    /// The end, from any state: what was heard is put on record, then [`Output::Ended`], then nothing.
+    /// The end, from any state: what was heard is put on record, and whether a next leg has to speak first; then
+    /// [`Output::Ended`], then nothing.
     fn end(&mut self, reason: EndReason, next: Next) {
         if self.phase == Phase::Ended {
             return;
         }
+        let departure = if self.is_agent_awaited() { Fact::CutOff } else { Fact::Left };
         self.conclude_words();
+        if next == Next::Reconnect {
+            self.write(departure);
+        }
         self.phase.end();
         self.outputs.push_back(Output::Ended(Ending { reason, next }));
     }

@@ -390,7 +390,7 @@ pub enum Event {
     AgentTranscript {
         /// The words.
         text: Redacted<String>,
-        /// Whether the caller cut them short.
+        /// Whether they were cut short, by the caller or by the end of the leg.
         interrupted: bool,
     },
     /// A key of the caller.

@@ -40,7 +40,7 @@ pub enum Fact {
     AgentSaid {
         /// The transcript, cut to what was heard.
         text: Redacted<String>,
-        /// Whether the caller cut it short.
+        /// Whether it was cut short: by the caller, or by the end of the leg ([`Fact::CutOff`] follows then).
         interrupted: bool,
     },
     /// What was heard so far of an item that is being played; `AgentSaid` takes its place when the item is over. A journal
@@ -70,9 +70,31 @@ pub enum Fact {
         /// What the model was told.
         output: Redacted<String>,
     },
+    /// The leg ended and another is to follow: in a pause, or while the caller spoke. The last entry of its leg.
+    Left,
+    /// The leg ended and another is to follow: while the agent was heard, or the caller waited for it. The next leg speaks
+    /// first. The last entry of its leg.
+    CutOff,
     /// Something a newer build wrote; kept, not understood.
     #[serde(other)]
     Unknown,
+}
+
+impl Fact {
+    /// Whether the leg that wrote it got anywhere: to begin and to end is no progress of a call.
+    pub const fn is_progress(&self) -> bool {
+        match self {
+            Self::Attached | Self::Left | Self::CutOff => false,
+            Self::Greeted
+            | Self::CallerSaid { .. }
+            | Self::AgentSaid { .. }
+            | Self::AgentHeard { .. }
+            | Self::Digit { .. }
+            | Self::ToolStarted { .. }
+            | Self::ToolEnded { .. }
+            | Self::Unknown => true,
+        }
+    }
 }
 
 /// A call as its journal tells it, oldest entry first.
@@ -93,6 +115,8 @@ impl Journal {
             | Fact::Digit { .. }
             | Fact::ToolStarted { .. }
             | Fact::ToolEnded { .. }
+            | Fact::Left
+            | Fact::CutOff
             | Fact::Unknown => false,
         };
         !self.is_whole() || self.0.iter().any(tells)
@@ -121,6 +145,13 @@ mod tests {
             fact: fact.clone(),
         };
         Journal(facts.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn to_begin_and_to_end_is_no_progress() {
+        let idle = [Fact::Attached, Fact::Left, Fact::CutOff];
+        assert!(!idle.iter().any(Fact::is_progress));
+        assert!(Fact::Greeted.is_progress() && Fact::CallerSaid { text: said() }.is_progress());
     }
 
     #[test]

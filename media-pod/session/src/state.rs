@@ -414,9 +414,14 @@ impl Opening {
         matches!(self, Self::Saying { reply, is_audible: false } if reply == of)
     }
 
+    /// Whether it is to be said and no sound of it went out.
+    pub(crate) const fn is_pending(&self) -> bool {
+        matches!(self, Self::Due | Self::Asked | Self::Saying { is_audible: false, .. })
+    }
+
     /// Back to `Due`, if nothing of it went out.
     pub(crate) fn again(&mut self) {
-        if matches!(self, Self::Asked | Self::Saying { is_audible: false, .. }) {
+        if self.is_pending() {
             *self = Self::Due;
         }
     }

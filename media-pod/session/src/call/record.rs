@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::agent_file::RecoveryKind;
 use crate::io::{HistoryItem, Output};
 use crate::journal::{Entry, Fact, Journal};
-use crate::{Epoch, Ms, Redacted};
+use crate::{Epoch, Ms, Redacted, ToolCallId};
 
 /// Entries kept for a replay; with [`MAX_TEXT`] about an hour of lively talk.
 const MAX_ITEMS: usize = 400;
@@ -25,53 +25,15 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// What the journal tells, and whether it breaks off while the agent was speaking. A tool that was started and never
-    /// ended is told as unknown: it is not run again.
+    /// What the journal tells, and whether it breaks off while the agent was speaking or about to, and nothing has been
+    /// said or done since. A tool that was started and never ended is told as unknown: it is not run again.
     pub(super) fn from_journal(journal: Journal) -> (Self, Cut) {
-        let mut memory = Self::default();
-        let mut heard: Option<Redacted<String>> = None;
-        let mut digits = String::new();
-        let mut started = Vec::new();
-        let mut last = Ms::ZERO;
-        for Entry { at, fact, .. } in journal.0 {
-            if !matches!(fact, Fact::Digit { .. }) {
-                memory.push_digits(last, &mut digits);
-            }
-            last = last.max(at);
-            match fact {
-                Fact::CallerSaid { text } => memory.push(at, HistoryItem::Caller(text)),
-                Fact::AgentSaid { text, interrupted: _ } => {
-                    heard.take_if(|heard| text.expose().starts_with(heard.expose().as_str()));
-                    memory.push(at, HistoryItem::Agent(text));
-                }
-                Fact::AgentHeard { text } => heard = Some(text),
-                Fact::Digit { digit } => digits.push(*digit.expose()),
-                Fact::ToolStarted { call, name, arguments } => started.push((call, name, arguments)),
-                Fact::ToolEnded { call: ended, output } => {
-                    if let Some(index) = started.iter().position(|(call, ..)| *call == ended) {
-                        let (call, name, arguments) = started.remove(index);
-                        memory.push(at, HistoryItem::Tool { call, name, arguments, output });
-                    }
-                }
-                Fact::Attached | Fact::Greeted | Fact::Unknown => {}
-            }
+        let mut reading = Reading::default();
+        for entry in journal.0 {
+            reading.take(entry);
         }
-        memory.push_digits(last, &mut digits);
-        for (call, name, arguments) in started {
-            let output = Redacted::new(OUTCOME_UNKNOWN.to_owned());
-            memory.push(last, HistoryItem::Tool { call, name, arguments, output });
-        }
-        let cut = if heard.is_some() { Cut::InMidSentence } else { Cut::Clean };
-        if let Some(text) = heard {
-            memory.push(last, HistoryItem::Agent(text));
-        }
-        (memory, cut)
-    }
-
-    fn push_digits(&mut self, at: Ms, digits: &mut String) {
-        if !digits.is_empty() {
-            self.push(at, pressed(&std::mem::take(digits)));
-        }
+        reading.end_leg();
+        (reading.memory, reading.cut)
     }
 
     /// Adds what happened at a time, dropping the oldest beyond the bounds.
@@ -98,10 +60,77 @@ impl Memory {
     }
 }
 
+/// A journal, read so far.
+#[derive(Default)]
+struct Reading {
+    memory: Memory,
+    cut: Cut,
+    /// The time of the last entry.
+    last: Ms,
+    /// Keys that make one text.
+    digits: String,
+    /// What was heard of words that have no end yet.
+    heard: Option<Redacted<String>>,
+    /// Tools that have not ended yet.
+    started: Vec<(ToolCallId, String, Redacted<String>)>,
+}
+
+impl Reading {
+    fn take(&mut self, Entry { at, fact, .. }: Entry) {
+        if !matches!(fact, Fact::Digit { .. }) {
+            self.end_digits();
+        }
+        // A leg that is attached has said nothing yet: what was owed to the caller before is owed still.
+        if !matches!(fact, Fact::Attached | Fact::Unknown) {
+            self.cut = Cut::Clean;
+        }
+        match fact {
+            Fact::Attached => self.end_leg(),
+            Fact::CallerSaid { text } => self.memory.push(at, HistoryItem::Caller(text)),
+            Fact::AgentSaid { text, interrupted: _ } => {
+                self.heard.take_if(|heard| text.expose().starts_with(heard.expose().as_str()));
+                self.memory.push(at, HistoryItem::Agent(text));
+            }
+            Fact::AgentHeard { text } => self.heard = Some(text),
+            Fact::Digit { digit } => self.digits.push(*digit.expose()),
+            Fact::ToolStarted { call, name, arguments } => self.started.push((call, name, arguments)),
+            Fact::ToolEnded { call: ended, output } => {
+                if let Some(index) = self.started.iter().position(|(call, ..)| *call == ended) {
+                    let (call, name, arguments) = self.started.remove(index);
+                    self.memory.push(at, HistoryItem::Tool { call, name, arguments, output });
+                }
+            }
+            Fact::CutOff => self.cut = Cut::InMidSentence,
+            Fact::Greeted | Fact::Left | Fact::Unknown => {}
+        }
+        self.last = self.last.max(at);
+    }
+
+    fn end_digits(&mut self) {
+        if !self.digits.is_empty() {
+            self.memory.push(self.last, pressed(&std::mem::take(&mut self.digits)));
+        }
+    }
+
+    /// What a leg has left without an end has none: its pod died, or was in a hurry.
+    fn end_leg(&mut self) {
+        self.end_digits();
+        for (call, name, arguments) in self.started.drain(..) {
+            let output = Redacted::new(OUTCOME_UNKNOWN.to_owned());
+            self.memory.push(self.last, HistoryItem::Tool { call, name, arguments, output });
+        }
+        if let Some(text) = self.heard.take() {
+            self.memory.push(self.last, HistoryItem::Agent(text));
+            self.cut = Cut::InMidSentence;
+        }
+    }
+}
+
 /// How a journal ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Between words.
+    /// With nothing owed, or with what the conversation itself shows to be owed.
+    #[default]
     Clean,
     /// With words of which more was to come.
     InMidSentence,
@@ -177,7 +206,7 @@ impl Scribe {
 /// The fact without what it quotes; none when nothing is left.
 fn unquoted(fact: Fact) -> Option<Fact> {
     match fact {
-        Fact::Attached | Fact::Greeted => Some(fact),
+        Fact::Attached | Fact::Greeted | Fact::Left | Fact::CutOff => Some(fact),
         Fact::ToolStarted { call, name, arguments: _ } => {
             Some(Fact::ToolStarted { call, name, arguments: Redacted::default() })
         }
@@ -193,7 +222,6 @@ fn unquoted(fact: Fact) -> Option<Fact> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ToolCallId;
 
     #[test]
     fn the_memory_keeps_the_newest_within_its_bounds() {

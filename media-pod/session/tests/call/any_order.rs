@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use call_session::agent_file::InterruptionMode;
+use call_session::agent_file::{InterruptionMode, RecoveryKind};
 use call_session::audio::{BYTES_PER_MS, Payload};
 use call_session::io::{
     Command, Event, HistoryItem, Ignored, Input, MarkName, ModelCommand, ModelEvent, ModelLoss, Output,
@@ -14,6 +14,7 @@ use call_session::journal::Fact;
 use call_session::plan::Plan;
 use call_session::tools::Repetition;
 use call_session::{ItemId, Ms, Redacted, ReplyId, ToolCallId};
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::support::Stage;
@@ -111,12 +112,10 @@ fn last_op() -> impl Strategy<Value = Op> {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    (proptest::collection::vec(op(), 0..60), last_op(), proptest::collection::vec(op(), 0..20)).prop_map(
-        |(before, last, after)| {
-            let begin = [Op::Pass(50), Op::Ready];
-            begin.into_iter().chain(before).chain([last]).chain(after).collect()
-        },
-    )
+    (vec(op(), 0..60), last_op(), vec(op(), 0..20)).prop_map(|(before, last, after)| {
+        let begin = [Op::Pass(50), Op::Ready];
+        begin.into_iter().chain(before).chain([last]).chain(after).collect()
+    })
 }
 
 fn any_plan() -> impl Strategy<Value = Plan> {
@@ -412,5 +411,22 @@ proptest! {
         prop_assert_eq!(stage.ended.clone(), None);
         let _ = stage.input(Input::Model(ModelEvent::Ready));
         stage.run_to_end();
+    }
+
+    #[test]
+    fn whoever_hears_the_agent_when_the_line_is_lost_hears_it_again(plan in any_plan(), ops in vec(op(), 0..60)) {
+        let plan = Plan { recovery: RecoveryKind::WithContext, ..plan };
+        let mut seen = watch(plan.clone(), &ops);
+        // A reply that no other op knows of, once there is a model.
+        for op in [Op::Pass(5000), Op::Ready, Op::SpeechStopped, Op::ReplyStarted(6), Op::Audio(6, 8, 2000)] {
+            seen.act(&op);
+        }
+        let mut stage = seen.stage;
+        prop_assume!(stage.ended.is_none() && stage.phone.is_playing(stage.now));
+        stage.input(Input::Phone(PhoneEvent::Lost)).expect("the call goes on");
+        let mut stage = stage.resumed(plan);
+        stage.input(Input::Model(ModelEvent::Ready)).expect("the first connection");
+        let is_asked = |output: &Output| matches!(output, Output::Model(ModelCommand::Speak(_)));
+        prop_assert!(stage.take().iter().any(is_asked));
     }
 }

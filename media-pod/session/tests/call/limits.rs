@@ -119,6 +119,7 @@ fn a_drain_ends_at_its_deadline_in_mid_sentence_and_journals_what_was_heard() {
             "journal 3: agent heard one two",
             "agent: one two (interrupted)",
             "journal 4: agent said one two (interrupted)",
+            "journal 5: cut off",
             "ended HandedOver Reconnect",
         ]
     );

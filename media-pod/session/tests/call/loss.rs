@@ -1,7 +1,7 @@
 //! The model is lost, or the pod.
 
 use call_session::Ms;
-use call_session::io::{EndReason, Ignored, Input, ModelEvent, ModelLoss, Next, ReplyOutcome};
+use call_session::io::{EndReason, Ignored, Input, ModelEvent, ModelLoss, Next, PhoneEvent, ReplyOutcome};
 
 use crate::support::Stage;
 use crate::support::plan::{PlanVerbs, plan};
@@ -293,6 +293,112 @@ fn a_resumed_call_greets_when_the_greeting_was_not_heard() {
     let mut stage = stage.resumed(plan);
     stage.model(ModelEvent::Ready);
     assert_eq!(stage.deeds(), ["connect 0", "say Hello."]);
+}
+
+#[test]
+fn a_sentence_that_the_end_of_a_leg_cut_off_is_gone_on_with() {
+    for end in [Input::Phone(PhoneEvent::Lost), Input::Drain { deadline: Ms(5500) }] {
+        let mut stage = Stage::open(plan());
+        stage.caller_speaks(500);
+        stage.caller_said("Tell me a story.");
+        stage.agent_says("r1", "i1", "one two three four", 8000);
+        stage.run(4000);
+        stage.input(end.clone()).unwrap();
+        stage.run(1000);
+        assert_eq!(
+            stage.facts(),
+            [
+                "journal 2: caller said Tell me a story.",
+                "journal 3: agent said one two (interrupted)",
+                "journal 4: cut off"
+            ],
+            "{end:?}"
+        );
+        let gone_on = [
+            "connect 0",
+            "replay caller: Tell me a story. | agent: one two | system: The connection was lost while you were \
+             speaking or about to. The caller may have heard the beginning of your last sentence. Go on from there \
+             without mentioning it.",
+            "reply",
+        ];
+        let mut stage = stage.resumed(plan());
+        stage.model(ModelEvent::Ready);
+        assert_eq!(stage.deeds(), gone_on, "{end:?}");
+        // The pod dies before its model has said a word: it is still owed.
+        let mut stage = stage.resumed(plan());
+        stage.model(ModelEvent::Ready);
+        assert_eq!(stage.deeds(), gone_on, "{end:?}");
+        // It was said: nothing is owed any more.
+        stage.agent_says("r2", "i2", "three four", 1000);
+        stage.run(2000);
+        let mut stage = stage.resumed(plan());
+        stage.model(ModelEvent::Ready);
+        let replay = "replay caller: Tell me a story. | agent: one two | agent: three four";
+        assert_eq!(stage.deeds(), ["connect 0", replay], "{end:?}");
+    }
+}
+
+#[test]
+fn a_caller_whose_question_the_line_cut_off_from_its_answer_is_answered() {
+    let mut stage = Stage::open(plan());
+    stage.caller_speaks(500);
+    stage.input(Input::Phone(PhoneEvent::Lost)).unwrap();
+    assert_eq!(stage.facts(), ["journal 2: cut off"], "what was said is not known");
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds().last().map(String::as_str), Some("reply"));
+}
+
+#[test]
+fn a_sentence_that_the_caller_cut_off_is_not_gone_on_with() {
+    let mut stage = Stage::open(plan());
+    stage.agent_says("r1", "i1", "one two three four", 8000);
+    stage.run(4000);
+    stage.model(ModelEvent::SpeechStarted);
+    stage.run(200);
+    stage.input(Input::Phone(PhoneEvent::Lost)).unwrap();
+    assert_eq!(stage.facts(), ["journal 2: agent said one two (interrupted)", "journal 3: left"]);
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", "replay agent: one two"]);
+}
+
+#[test]
+fn a_greeting_that_the_line_cut_off_is_said_by_the_next_leg_if_nothing_of_it_was_heard() {
+    let plan = plan().greets("Hello there.");
+    let mut unheard = Stage::open(plan.clone());
+    unheard.input(Input::Phone(PhoneEvent::Lost)).unwrap();
+    assert_eq!(unheard.facts(), ["journal 2: left"]);
+    let mut stage = unheard.resumed(plan.clone());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", "say Hello there."]);
+    stage.agent_says("r1", "i1", "Hello there.", 1000);
+    stage.run(700);
+    stage.input(Input::Phone(PhoneEvent::Lost)).unwrap();
+    let mut stage = stage.resumed(plan);
+    stage.model(ModelEvent::Ready);
+    let deeds = stage.deeds();
+    assert!(deeds[1].starts_with("replay agent: Hello | system: The connection was lost"), "{deeds:?}");
+    assert_eq!(deeds[2..], ["reply"]);
+}
+
+#[test]
+fn a_sentence_cut_off_two_legs_ago_and_gone_on_with_since_is_not_owed_again() {
+    let mut stage = Stage::open(plan());
+    stage.agent_says("r1", "i1", "one two three four five six seven eight", 16_000);
+    stage.run(11_000);
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    stage.agent_says("r2", "i2", "six seven eight", 1000);
+    stage.run(1000);
+    stage.input(Input::Drain { deadline: stage.now + Ms(25_000) }).unwrap();
+    assert_eq!(stage.ended.as_ref().map(|ending| ending.reason), Some(EndReason::HandedOver));
+    let mut stage = stage.resumed(plan());
+    stage.model(ModelEvent::Ready);
+    assert_eq!(
+        stage.deeds(),
+        ["connect 0", "replay agent: one two three four five | agent: six seven eight"]
+    );
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn a_tool_whose_outcome_died_with_its_pod_is_told_as_unknown_and_not_run_again()
     let plan = plan().with_tool("book", Repetition::OnceOnly);
     let mut stage = Stage::open(plan.clone());
     stage.tool_call("t1", "r1", "book", "{}");
-    let mut stage = stage.resumed(plan);
+    let mut stage = stage.resumed(plan.clone());
     stage.model(ModelEvent::Ready);
     let deeds = stage.deeds();
     assert_eq!(deeds.len(), 3, "{deeds:?}");
@@ -175,4 +175,12 @@ fn a_tool_whose_outcome_died_with_its_pod_is_told_as_unknown_and_not_run_again()
         "{deeds:?}"
     );
     assert_eq!(deeds[2], "reply");
+    // Once it was told and answered, it is no news for the leg after that.
+    stage.agent_says("r2", "i2", "I am not sure.", 1000);
+    stage.run(2000);
+    let mut stage = stage.resumed(plan);
+    stage.model(ModelEvent::Ready);
+    let deeds = stage.deeds();
+    assert_eq!(deeds.len(), 2, "{deeds:?}");
+    assert!(deeds[1].ends_with(" | agent: I am not sure."), "{deeds:?}");
 }

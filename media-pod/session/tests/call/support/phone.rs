@@ -63,6 +63,11 @@ impl Phone {
         }
     }
 
+    /// Whether the caller is hearing something.
+    pub(crate) const fn is_playing(&self, now: Ms) -> bool {
+        self.ends_at > now.0 * BYTES_PER_MS
+    }
+
     pub(crate) fn next_echo(&self) -> Option<Ms> {
         self.marks.front().map(|(at, _)| *at)
     }

@@ -89,6 +89,8 @@ fn fact(fact: &Fact) -> String {
             format!("tool started {call} {name} {}", arguments.expose())
         }
         Fact::ToolEnded { call, output } => format!("tool ended {call} {}", output.expose()),
+        Fact::Left => "left".to_owned(),
+        Fact::CutOff => "cut off".to_owned(),
         Fact::Unknown => "unknown".to_owned(),
     }
 }
