@@ -19,7 +19,6 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use call_session::agent_file::{AgentFile, Carrier};
 use call_session::io::{EndReason, Ending, Next};
-use call_session::journal::{Entry, Fact, Journal};
 use call_session::plan::{Plan, Variables};
 use call_session::twilio::{Frame, Start};
 use call_session::{Call, Epoch, Redacted};
@@ -348,18 +347,16 @@ async fn prepare(pod: &Pod, socket: Duplex, start: Start, accepted: Accepted) ->
     }
 }
 
-/// How the machine begins. A leg that goes on without its journal must at least not greet again; one that is the call's first,
-/// though its stream is not, must greet.
+/// How the machine begins. The call's first leg greets, though its stream may not be the first; another one whose journal nobody
+/// gives says so.
 async fn beginning(pod: &Pod, leg: &LegId, label: LegLabel) -> call_session::Start {
-    let Some(previous) = leg.epoch.0.checked_sub(1) else { return call_session::Start::Fresh };
+    if leg.epoch == Epoch(0) {
+        return call_session::Start::Fresh;
+    }
     match (pod.stored(pod.store.load_journal(&leg.call).await), label) {
         (Some(journal), _) => call_session::Start::Resumed(journal),
         (None, LegLabel::Fresh) => call_session::Start::Fresh,
-        (None, LegLabel::Resumed) => {
-            let at = call_session::Ms::ZERO;
-            let entry = Entry { epoch: Epoch(previous), sequence: 1, at, fact: Fact::Greeted };
-            call_session::Start::Resumed(Journal(vec![entry]))
-        }
+        (None, LegLabel::Resumed) => call_session::Start::Unknown,
     }
 }
 

@@ -7,9 +7,11 @@
 //!
 //! This file is the frame: inputs are handed to the part that knows them, and after each one [`Call::settle`] does
 //! what has become possible. The parts: `model` (connection), `ear` (gaps in the caller's audio), `speech` (floor and barge-in), `voice` (replies and
-//! their audio), `toolbox` (tools and call control), `limits` (silence, duration, keys, hand-over).
+//! their audio), `toolbox` (tools and call control), `limits` (silence, duration, keys, hand-over), `record` (memory and
+//! journal), `inheritance` (what a leg takes over from those before it).
 
 mod ear;
+mod inheritance;
 mod limits;
 mod model;
 mod record;
@@ -21,7 +23,6 @@ mod voice;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::agent_file::RecoveryKind;
 use crate::io::{
     EndReason, Ending, Event, HistoryItem, Ignored, Input, ModelCommand, Next, Output, PhoneEvent, Speech,
 };
@@ -33,9 +34,10 @@ use crate::timer::{Timer, TimerTable};
 use crate::tools::{self, ToolDefinition};
 use crate::{Epoch, Ms, Redacted};
 use ear::Ear;
+use inheritance::Inheritance;
 use limits::Digits;
 use model::{Dice, WaitingAudio};
-use record::{Cut, Memory, Scribe};
+use record::{Memory, Scribe};
 use replies::Replies;
 use toolbox::Toolbox;
 use voice::Words;
@@ -84,6 +86,8 @@ pub enum Start {
     Fresh,
     /// Another leg went before; this is what it and its predecessors wrote.
     Resumed(Journal),
+    /// Another leg went before; what it wrote is not to be had. The caller is not greeted again, and told what happened.
+    Unknown,
 }
 
 /// Whether the model must be asked for a reply as soon as it is idle.
@@ -108,24 +112,7 @@ const MAX_FIRED: usize = 24;
 impl Call {
     /// Begins a leg at `now`: asks for the first engine. `seed` is the only source of chance (backoff jitter).
     pub fn new(plan: Arc<Plan>, epoch: Epoch, start: Start, now: Ms, seed: u64) -> Self {
-        let (journal, is_resumed) = match start {
-            Start::Fresh => (Journal::default(), false),
-            Start::Resumed(journal) => (journal, true),
-        };
-        let opening = match &plan.greeting {
-            Some(_) if !journal.has_greeted() => Opening::Due,
-            Some(_) | None => Opening::Over,
-        };
-        let scribe = Scribe::new(epoch, plan.recovery, &journal);
-        let (memory, cut) = match plan.recovery {
-            RecoveryKind::WithContext => Memory::from_journal(journal),
-            RecoveryKind::WithoutContext => (Memory::default(), Cut::Clean),
-        };
-        let debt = match cut {
-            Cut::InMidSentence => Debt::Sentence,
-            Cut::Clean if is_resumed && memory.owes_reply() => Debt::Reply,
-            Cut::Clean => Debt::None,
-        };
+        let Inheritance { opening, scribe, memory, debt } = Inheritance::of(&plan, epoch, start, now);
         let mut call = Self {
             plan,
             began: now,

@@ -122,6 +122,12 @@ impl Journal {
         !self.is_whole() || self.0.iter().any(tells)
     }
 
+    /// Whether the last leg did not end in a pause: it was cut off, or its pod died. False where no leg has begun.
+    pub(crate) fn breaks_off(&self) -> bool {
+        let mut known = self.0.iter().rev().map(|entry| &entry.fact).filter(|fact| **fact != Fact::Unknown);
+        known.next().is_some_and(|fact| *fact != Fact::Left)
+    }
+
     /// Whether no entry is missing before the last one of each leg.
     fn is_whole(&self) -> bool {
         let mut legs = self.0.chunk_by(|one, next| one.epoch == next.epoch);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use call_session::agent_file::{InterruptionMode, RecoveryKind};
+use call_session::agent_file::InterruptionMode;
 use call_session::audio::{BYTES_PER_MS, Payload};
 use call_session::io::{
     Command, Event, HistoryItem, Ignored, Input, MarkName, ModelCommand, ModelEvent, ModelLoss, Output,
@@ -415,7 +415,6 @@ proptest! {
 
     #[test]
     fn whoever_hears_the_agent_when_the_line_is_lost_hears_it_again(plan in any_plan(), ops in vec(op(), 0..60)) {
-        let plan = Plan { recovery: RecoveryKind::WithContext, ..plan };
         let mut seen = watch(plan.clone(), &ops);
         // A reply that no other op knows of, once there is a model.
         for op in [Op::Pass(5000), Op::Ready, Op::SpeechStopped, Op::ReplyStarted(6), Op::Audio(6, 8, 2000)] {

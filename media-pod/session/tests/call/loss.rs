@@ -1,7 +1,7 @@
 //! The model is lost, or the pod.
 
-use call_session::Ms;
 use call_session::io::{EndReason, Ignored, Input, ModelEvent, ModelLoss, Next, PhoneEvent, ReplyOutcome};
+use call_session::{Ms, Start};
 
 use crate::support::Stage;
 use crate::support::plan::{PlanVerbs, plan};
@@ -399,6 +399,57 @@ fn a_sentence_cut_off_two_legs_ago_and_gone_on_with_since_is_not_owed_again() {
         stage.deeds(),
         ["connect 0", "replay agent: one two three four five | agent: six seven eight"]
     );
+}
+
+const NOTHING_KNOWN: &str = "replay system: The line to the caller was interrupted for a moment in the middle of the call. \
+                             Nothing of what was said before is known to you. Say briefly that the line was interrupted, \
+                             and ask the caller to tell you again how you can help.";
+
+#[test]
+fn a_leg_of_which_nothing_is_known_does_not_greet_says_so_and_speaks_first() {
+    let mut stage = Stage::begun(plan().greets("Hello."), Start::Unknown, Ms(9000));
+    stage.model(ModelEvent::Ready);
+    assert_eq!(stage.deeds(), ["connect 0", NOTHING_KNOWN, "reply"]);
+    // The next connection does not know more.
+    stage.lose_model(ModelLoss::Closed);
+    stage.run(250);
+    stage.model(ModelEvent::Ready);
+    let deeds = stage.deeds();
+    assert!(deeds[1].starts_with(NOTHING_KNOWN), "{deeds:?}");
+    assert_eq!(deeds[2], "reply");
+}
+
+#[test]
+fn without_context_a_leg_whose_pod_died_or_was_cut_off_says_so_and_speaks_first() {
+    let plan = plan().greets("Hello.").without_context();
+    let greeted = || {
+        let mut stage = Stage::open(plan.clone());
+        stage.agent_says("r1", "i1", "Hello.", 500);
+        stage.run(1000);
+        stage
+    };
+    let after = |stage: Stage| {
+        let mut stage = stage.resumed(plan.clone());
+        stage.model(ModelEvent::Ready);
+        stage.deeds()
+    };
+    let told = ["connect 0", NOTHING_KNOWN, "reply"];
+
+    let mut asked = greeted();
+    asked.caller_speaks(500);
+    assert_eq!(after(asked), told, "its pod died while an answer was owed");
+
+    let mut speaking = greeted();
+    speaking.agent_says("r2", "i2", "We are open.", 2000);
+    speaking.run(500);
+    speaking.input(Input::Phone(PhoneEvent::Lost)).unwrap();
+    assert_eq!(after(speaking), told, "its line was lost in mid-sentence");
+
+    let mut quiet = greeted();
+    quiet.input(Input::Drain { deadline: quiet.now + Ms(25_000) }).unwrap();
+    assert_eq!(after(quiet), ["connect 0"], "it left in a pause");
+
+    assert_eq!(after(Stage::open(plan.clone())), ["connect 0", "say Hello."], "nothing was heard");
 }
 
 #[test]

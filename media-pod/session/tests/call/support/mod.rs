@@ -44,10 +44,13 @@ impl Stage {
 
     pub(crate) fn begun(plan: Plan, start: Start, now: Ms) -> Self {
         let before = match &start {
-            Start::Fresh => Vec::new(),
+            Start::Fresh | Start::Unknown => Vec::new(),
             Start::Resumed(journal) => journal.0.clone(),
         };
-        let epoch = Epoch(before.last().map_or(0, |entry| entry.epoch.0 + 1));
+        let epoch = match &start {
+            Start::Fresh => Epoch(0),
+            Start::Resumed(_) | Start::Unknown => Epoch(before.last().map_or(1, |entry| entry.epoch.0 + 1)),
+        };
         let call = Call::new(Arc::new(plan), epoch, start, now, 7);
         let phone = Phone::default();
         let mut stage = Self {
