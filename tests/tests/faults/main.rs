@@ -14,6 +14,7 @@ mod service;
 mod sockets;
 mod stage;
 mod table;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -26,7 +27,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Callers mostly talk, listen and wait: many at a time do not need many cores.
     arguments.test_threads.get_or_insert(8);
-    let trials = [table::trials(), sockets::trials(), bug::trials(), logs::trials(), fleet::trials()];
+    let trials = [
+        table::trials(),
+        sockets::trials(),
+        bug::trials(),
+        logs::trials(),
+        fleet::trials(),
+        waiting::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
