@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use call_session::audio::Payload;
 use call_session::io::{
     Command, Ending, Event, Input, ModelEvent, Output, PhoneCommand, PhoneEvent, ToolRequest, ToolResult,
 };
@@ -148,6 +149,10 @@ impl Leg {
                     // The call goes on meanwhile; the close is bounded.
                     tokio::spawn(close(before));
                 }
+                Output::Comfort => {
+                    tracing::info!("the model says nothing: the caller hears a clip");
+                    self.play(self.engines.clip(&self.plan));
+                }
                 Output::Tool(request) => {
                     self.trace.tool_started(self.timeline.now(), &request);
                     tool_ends.push(run_tool(request));
@@ -171,11 +176,15 @@ impl Leg {
     /// Plays the clip that is due.
     fn keep_company(&mut self) {
         let clip = self.engines.clip(&self.plan);
-        if let Some(clip) = self.comfort.take(self.timeline.now(), &clip) {
-            self.metrics.clips_played.inc();
+        if self.comfort.take(self.timeline.now(), &clip).is_some() {
             tracing::info!("no model is there: the caller hears a clip");
-            self.send(&PhoneCommand::Audio(clip.clone()));
+            self.play(clip);
         }
+    }
+
+    fn play(&mut self, clip: Payload) {
+        self.metrics.clips_played.inc();
+        self.send(&PhoneCommand::Audio(clip));
     }
 
     fn input_of(&self, notice: Notice) -> Input {

@@ -2,7 +2,8 @@
 //!
 //! Pure: it is told what goes on and says when a clip is due. Silence on a line makes people hang up, so after
 //! [`Comfort::PATIENCE`] without a model and without audio on its way a clip is played, and again after each
-//! [`Comfort::PAUSE`], until a model is ready or the leg ends (then the carrier apologises, `Next::SayAndHangUp`).
+//! [`Comfort::PAUSE`], until a model is ready or the leg ends (then the carrier apologises, `Next::SayAndHangUp`). For a
+//! model that is there and says nothing the call machine asks for the clip (`Output::Comfort`).
 //!
 //! Must never: become part of the conversation. A clip is in no transcript, carries no mark and is told to no model; it
 //! is short, because what a model says next waits for it.

@@ -6,10 +6,11 @@
 //! `docs/session.md` shows all of it together with the tests.
 //!
 //! This file is the frame: inputs are handed to the part that knows them, and after each one [`Call::settle`] does
-//! what has become possible. The parts: `model` (connection), `ear` (gaps in the caller's audio), `speech` (floor and barge-in), `voice` (replies and
+//! what has become possible. The parts: `model` (connection), `ear` (gaps in the caller's audio), `dead_air` (gaps in the agent's), `speech` (floor and barge-in), `voice` (replies and
 //! their audio), `toolbox` (tools and call control), `limits` (silence, duration, keys, hand-over), `record` (memory and
 //! journal), `inheritance` (what a leg takes over from those before it).
 
+mod dead_air;
 mod ear;
 mod inheritance;
 mod limits;
@@ -76,6 +77,8 @@ pub struct Call {
     debt: Debt,
     /// Replies in a row that failed before a sound of them was heard.
     failed_replies: u32,
+    /// Replies given up because nothing more of them was heard, since one was completed.
+    mute_replies: u32,
     first_sound: FirstSound,
 }
 
@@ -140,6 +143,7 @@ impl Call {
             digits: Digits::default(),
             debt,
             failed_replies: 0,
+            mute_replies: 0,
             first_sound: FirstSound::Awaited,
         };
         call.connect();
@@ -234,6 +238,8 @@ impl Call {
                 Timer::Stall => self.fill_silence(),
                 Timer::Reply => self.give_up_reply(),
                 Timer::AskAgain => self.ask_again(),
+                Timer::DeadAir => self.push(Output::Comfort),
+                Timer::MuteReply => self.give_up_mute_reply(),
                 Timer::Tool => self.time_out_tools(),
                 Timer::Filler => self.fill_wait(),
                 Timer::Digits => self.flush_digits(),

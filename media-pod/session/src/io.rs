@@ -99,6 +99,12 @@ pub enum ModelEvent {
         /// μ-law.
         audio: Payload,
     },
+    /// The model goes on with a reply without a sound: it writes a tool's arguments, or text. A sign of life; at most one a
+    /// second is needed.
+    Working {
+        /// Which.
+        reply: ReplyId,
+    },
     /// The item has no more audio.
     AudioDone {
         /// Which.
@@ -249,6 +255,9 @@ pub enum Output {
     },
     /// The prepared connection is the one in use from here on; the one before is closed.
     Switch,
+    /// Play the clip that keeps a caller company: a model is there, and has said nothing for too long. It is no part of the
+    /// conversation. While no model is there, whoever carries the outputs out plays it by itself.
+    Comfort,
     /// Run a tool; answer with [`Input::ToolEnded`], once.
     Tool(ToolRequest),
     /// Append to the journal.

@@ -32,6 +32,10 @@ pub(crate) enum Timer {
     Reply,
     /// A reply failed before it was heard; ask for it again.
     AskAgain,
+    /// A reply has been without a sound for too long.
+    MuteReply,
+    /// The caller waits for the agent and has heard nothing for too long.
+    DeadAir,
     /// A tool did not end in time.
     Tool,
     /// A tool takes long.
@@ -46,7 +50,7 @@ pub(crate) enum Timer {
 
 impl Timer {
     /// All of them, in the order in which they fire at the same time.
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::MaxDuration,
         Self::HandOver,
         Self::Farewell,
@@ -59,6 +63,8 @@ impl Timer {
         Self::Stall,
         Self::Reply,
         Self::AskAgain,
+        Self::MuteReply,
+        Self::DeadAir,
         Self::Tool,
         Self::Filler,
         Self::Digits,

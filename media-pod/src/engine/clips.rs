@@ -188,6 +188,7 @@ async fn listen(engines: &Engines, session: &mut Session, words: &str) -> Option
             ModelEvent::SpeechStarted
             | ModelEvent::SpeechStopped
             | ModelEvent::ReplyStarted { .. }
+            | ModelEvent::Working { .. }
             | ModelEvent::AudioDone { .. }
             | ModelEvent::AgentTranscript { .. }
             | ModelEvent::CallerTranscript { .. }

@@ -318,7 +318,7 @@ impl Line {
                     self.sequence = entry.sequence;
                 }
                 Output::Ended(_) => self.has_ended = true,
-                Output::Wait(_) => {}
+                Output::Comfort | Output::Wait(_) => {}
             }
         }
     }

@@ -149,6 +149,7 @@ fn waits() -> Value {
 const UNREACHABLE: &str = "switchboard_provider_failures_total{reason=\"unreachable\"}";
 const LOST: &str = "switchboard_calls_lost_total{reason=\"model_unreachable\"}";
 const REJECTED: &str = "switchboard_provider_failures_total{reason=\"rejected\"}";
+const PROTOCOL: &str = "switchboard_provider_failures_total{reason=\"protocol\"}";
 const CLOSED: &str = "switchboard_provider_failures_total{reason=\"closed\"}";
 const EXPIRED: &str = "switchboard_provider_failures_total{reason=\"expired\"}";
 const REPLACED: &str = "switchboard_model_replacements_total";
@@ -255,6 +256,15 @@ fn model_rows() -> Vec<Row> {
         Row::harmless("a model that stops in the middle", model(json!({"silentAfterMilliseconds": 900})))
             .with_caller(json!([{"waitForAgent": {"until": "speaking", "seconds": 30}}, {"pause": 4000},
                 {"say": QUESTION}, {"waitForAgent": {"until": "speaking", "seconds": 60}}, {"pause": 4000}, "hangUp"])),
+        // The clip is half a second, and what is heard of the greeting less than one: who hears more hears the agent again.
+        Row::survived(
+            "a model that stops in the middle, and a caller who waits",
+            model(json!({"silentAfterMilliseconds": 900})),
+            &[PROTOCOL],
+        )
+        .moving(&[CLIPS])
+        .with_caller(json!([{"waitForAgent": {"until": "speaking", "seconds": 30}}, {"pause": 8000},
+            {"interruptAfterMilliseconds": 1500}, "hangUp"])),
         Row::harmless("a model that floods", model(json!({"floodMilliseconds": 60_000})))
             .interrupted()
             .moving(&[BARGE_IN]),

@@ -88,6 +88,7 @@ impl Line {
                 Output::Connect { .. }
                 | Output::Prepare { .. }
                 | Output::Switch
+                | Output::Comfort
                 | Output::Tool(_)
                 | Output::Journal(_)
                 | Output::Event(_)

@@ -59,6 +59,7 @@ impl Call {
             self.timers.stop(Timer::Silence);
         }
         self.settle_ear();
+        self.settle_dead_air();
         match self.next_tool_deadline() {
             Some(deadline) => self.timers.set(Timer::Tool, deadline),
             None => self.timers.stop(Timer::Tool),

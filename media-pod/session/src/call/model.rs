@@ -15,7 +15,7 @@ use crate::{Ms, Redacted};
 const CONNECT_TIMEOUT: Ms = Ms::from_secs(5);
 
 /// What such a silence counts as: two of them are as long as a caller can be asked to wait for one engine.
-const SILENCE_COUNTS: u32 = 2;
+pub(super) const SILENCE_COUNTS: u32 = 2;
 
 /// Delay before the second attempt; each further one waits twice as long.
 const BACKOFF_BASE: Ms = Ms(200);
@@ -65,6 +65,7 @@ impl Call {
             ModelEvent::SpeechStopped => return self.handle_speech_stopped(),
             ModelEvent::ReplyStarted { reply } => return self.handle_reply_started(&reply),
             ModelEvent::Audio { reply, item, audio } => return self.handle_audio(&reply, &item, &audio),
+            ModelEvent::Working { reply } => return self.handle_working(&reply),
             ModelEvent::AudioDone { item } => self.playback.complete_item(&item),
             ModelEvent::AgentTranscript { item, text } => self.handle_agent_transcript(item, text),
             ModelEvent::CallerTranscript { item: _, text } => self.handle_caller_transcript(text),
@@ -139,6 +140,7 @@ impl Call {
             | ModelEvent::SpeechStopped
             | ModelEvent::ReplyStarted { .. }
             | ModelEvent::Audio { .. }
+            | ModelEvent::Working { .. }
             | ModelEvent::AudioDone { .. }
             | ModelEvent::AgentTranscript { .. }
             | ModelEvent::CallerTranscript { .. }
@@ -214,7 +216,7 @@ impl Call {
         if was_ready {
             self.recent.take();
             self.leave_connection();
-            if was_expected && !self.opening.is_going_on() {
+            if was_expected && !self.opening.is_pending() {
                 self.debt = Debt::Sentence;
             }
         }

@@ -66,6 +66,9 @@ impl Call {
     ) -> Result<(), Ignored> {
         self.replies.end(reply)?;
         self.playback.complete_reply(reply);
+        if outcome == ReplyOutcome::Completed {
+            self.mute_replies = 0;
+        }
         let is_unheard = self.opening.is_unheard(reply) || self.is_answer_awaited();
         if outcome == ReplyOutcome::Failed && is_unheard {
             self.reply_failed();

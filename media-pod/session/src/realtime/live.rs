@@ -215,7 +215,9 @@ impl Live {
             ServerEvent::ResponseDone(response) => course = self.end_response(now, &response, out)?,
             ServerEvent::ItemAdded { reply, item, kind } => {
                 let active = self.responses.active(&reply).ok_or(RealtimeError::Stale { what: "item" })?;
-                active.hear(now);
+                if active.hear_working(now) {
+                    out.event(ModelEvent::Working { reply: active.reply.clone() });
+                }
                 if kind == ItemKind::Message {
                     self.items.announce(&item, &active.reply);
                 }
@@ -223,8 +225,10 @@ impl Live {
             ServerEvent::ItemDone { reply, item } => self.end_item(now, &reply, item, out)?,
             ServerEvent::Error(error) => course = self.handle_error(now, &error, out),
             ServerEvent::Quiet { reply } => {
-                if let Some(active) = reply.and_then(|reply| self.responses.active(&reply)) {
-                    active.hear(now);
+                if let Some(active) = reply.and_then(|reply| self.responses.active(&reply))
+                    && active.hear_working(now)
+                {
+                    out.event(ModelEvent::Working { reply: active.reply.clone() });
                 }
             }
             ServerEvent::SessionCreated { .. } => {

@@ -26,8 +26,12 @@ pub(super) const MAX_QUEUE: usize = 32;
 /// A `response.create` without answer for this long: the server has lost it, and with it the turn.
 pub(super) const REQUEST_TIMEOUT: Ms = Ms(15_000);
 
-/// A response of which nothing was heard for this long. Reasoning models think for some seconds.
+/// A response of which nothing was heard for this long. The call, which knows what its caller hears, has given it up
+/// before, unless what came of it still plays.
 pub(super) const RESPONSE_STALL: Ms = Ms(30_000);
+
+/// A response that makes no sound gives a sign of life to the call this often.
+const SIGN_OF_LIFE: Ms = Ms(1_000);
 
 /// A request is refused at most this often in a row; 250 ms doubling makes about 8 s.
 const MAX_REFUSALS: u32 = 6;
@@ -56,6 +60,8 @@ pub(super) struct Active {
     /// The request it is believed to answer, while the server may still refuse that one.
     claimed: Option<Request>,
     heard_from: Ms,
+    /// When the call last learned that it goes on.
+    told: Ms,
 }
 
 /// How far an active response is on its way to its end.
@@ -155,7 +161,7 @@ impl Responses {
             (Some(_) | None, Some(_) | None) => (Owner::Server, None),
         };
         let phase = if owner == Owner::OursUnwanted { Phase::Discarded } else { Phase::Running };
-        let replaced = self.active.replace(Active { reply, phase, claimed, heard_from: now });
+        let replaced = self.active.replace(Active { reply, phase, claimed, heard_from: now, told: now });
         (owner, replaced)
     }
 
@@ -265,8 +271,19 @@ impl Responses {
 }
 
 impl Active {
-    /// The server gave a sign of life.
+    /// The server sent something of it that the call is told in any case.
     pub(super) const fn hear(&mut self, now: Ms) {
         self.heard_from = now;
+        self.told = now;
+    }
+
+    /// The server sent something of it that is nothing to the call but a sign of life; whether one is due.
+    pub(super) fn hear_working(&mut self, now: Ms) -> bool {
+        self.heard_from = now;
+        let is_due = self.phase == Phase::Running && now >= self.told + SIGN_OF_LIFE;
+        if is_due {
+            self.told = now;
+        }
+        is_due
     }
 }

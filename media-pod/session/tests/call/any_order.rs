@@ -33,6 +33,7 @@ enum Op {
     SpeechStopped,
     ReplyStarted(u8),
     Audio(u8, u8, u64),
+    Working(u8),
     AudioDone(u8),
     AgentWords(u8),
     CallerWords,
@@ -79,6 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::SpeechStopped),
         8 => reply.clone().prop_map(Op::ReplyStarted),
         14 => (reply.clone(), item.clone(), 0..4_000_u64).prop_map(|(r, i, ms)| Op::Audio(r, i, ms)),
+        1 => reply.clone().prop_map(Op::Working),
         3 => item.clone().prop_map(Op::AudioDone),
         3 => item.prop_map(Op::AgentWords),
         1 => Just(Op::CallerWords),
@@ -237,6 +239,7 @@ impl Observed {
                 };
                 Input::Model(ModelEvent::Audio { reply: reply(r), item: item(i), audio })
             }
+            Op::Working(r) => Input::Model(ModelEvent::Working { reply: reply(r) }),
             Op::AudioDone(i) => Input::Model(ModelEvent::AudioDone { item: item(i) }),
             Op::AgentWords(i) => Input::Model(ModelEvent::AgentTranscript { item: item(i), text: words() }),
             Op::CallerWords => {
@@ -322,6 +325,10 @@ impl Observed {
                 Output::Switch => {
                     assert_eq!(self.successor, Prepared::Open, "nothing takes its place");
                     (self.current, self.successor) = (Current::Open, Prepared::Missing);
+                }
+                Output::Comfort => {
+                    assert_eq!(self.current, Current::Open, "without a model it is not asked for");
+                    assert!(!self.stage.phone.is_playing(self.stage.now), "the agent is heard");
                 }
                 Output::Event(Event::ModelLost { .. }) => self.current = Current::Missing,
                 Output::Event(Event::SuccessorLost { .. }) => self.successor = Prepared::Missing,

@@ -91,9 +91,10 @@ fn a_phone_that_stalls_while_its_caller_speaks_lets_the_turn_end() {
     stage.run(1);
     assert_eq!(stage.news(), ["append 1000"]);
     stage.model(ModelEvent::SpeechStopped);
-    stage.run(5000);
+    stage.run(4999);
     assert_eq!(stage.news(), none(), "the turn is over");
-    stage.run(1000);
+    stage.run(1001);
+    assert_eq!(stage.deeds(), ["clip"]);
     frame(&mut stage, 6750);
     assert_eq!(
         stage.news()[..6],

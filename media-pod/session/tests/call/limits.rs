@@ -51,8 +51,11 @@ fn a_running_tool_is_not_silence() {
     stage.run(15_000);
     stage.tool_call("t1", "r1", "slow", "{}");
     stage.news();
-    stage.run(19_000);
+    stage.run(2000);
     assert_eq!(stage.deeds(), ["say One moment, please."]);
+    stage.agent_says("r2", "i2", "One moment, please.", 900);
+    stage.run(17_000);
+    assert_eq!(stage.deeds(), ["audio 900"]);
 }
 
 #[test]

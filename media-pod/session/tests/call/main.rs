@@ -3,6 +3,7 @@
 mod any_order;
 mod barge_in;
 mod control;
+mod dead_air;
 mod gaps;
 mod greeting;
 mod limits;

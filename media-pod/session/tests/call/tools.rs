@@ -46,7 +46,7 @@ fn a_once_only_tool_is_not_run_when_the_store_stays_away() {
     stage.run(20_000);
     assert_eq!(
         stage.deeds(),
-        ["say One moment, please.", "output t1: Error: the tool did not answer in time."]
+        ["say One moment, please.", "clip", "output t1: Error: the tool did not answer in time."]
     );
     stage.input(Input::JournalDurable { up_to: 3 }).unwrap();
     assert_eq!(stage.deeds(), Vec::<String>::new());
@@ -57,7 +57,7 @@ fn a_tool_that_does_not_answer_is_answered_for() {
     let mut stage = Stage::open(plan().with_tool("slow", Repetition::Harmless));
     stage.tool_call("t1", "r1", "slow", "{}");
     stage.run(19_999);
-    assert_eq!(stage.deeds(), ["run t1 slow {}", "say One moment, please."]);
+    assert_eq!(stage.deeds(), ["run t1 slow {}", "say One moment, please.", "clip"]);
     stage.run(1);
     assert_eq!(stage.deeds(), ["output t1: Error: the tool did not answer in time."]);
     assert!(stage.tool_ends("t1", "late").is_err());
@@ -90,8 +90,11 @@ fn a_quick_tool_needs_no_excuse_and_two_slow_ones_need_one() {
     stage.news();
     stage.tool_call("t2", "r2", "slow", "{}");
     stage.tool_call("t3", "r2", "slow", "{}");
-    stage.run(5000);
+    stage.run(2000);
     assert_eq!(stage.deeds(), ["run t2 slow {}", "run t3 slow {}", "say One moment, please."]);
+    stage.agent_says("r3", "i3", "One moment, please.", 900);
+    stage.run(3000);
+    assert_eq!(stage.deeds(), ["audio 900"]);
 }
 
 #[test]

@@ -267,6 +267,30 @@ fn a_server_that_falls_silent_in_a_reply_or_before_it_is_given_up() {
 }
 
 #[test]
+fn a_response_without_a_sound_gives_signs_of_life_once_a_second() {
+    let arguments = |response: &str| json!({"type": "response.function_call_arguments.delta", "response_id": response, "delta": "{"});
+    let mut bench = Bench::live(config());
+    bench.server(created("resp_1", None));
+    bench.pass(Ms(999));
+    assert_eq!(bench.server(arguments("resp_1")), []);
+    bench.pass(Ms(1));
+    let working = [Out::Told(ModelEvent::Working { reply: "resp_1".into() })];
+    assert_eq!(bench.server(arguments("resp_1")), working);
+    assert_eq!(bench.server(arguments("resp_1")), []);
+    bench.pass(Ms(1000));
+    assert_eq!(bench.server(arguments("resp_2")), [], "of another response");
+    assert_eq!(bench.server(arguments("resp_1")), working);
+    // Audio says as much.
+    bench.pass(Ms(1000));
+    bench.server(audio("resp_1", "item_1", 20));
+    assert_eq!(bench.server(arguments("resp_1")), []);
+    // What the caller interrupted is of no interest any more.
+    bench.pass(Ms(1000));
+    bench.command(ModelCommand::Interrupt { heard: Vec::new() });
+    assert_eq!(bench.server(arguments("resp_1")), []);
+}
+
+#[test]
 fn a_response_that_is_replaced_without_an_end_has_failed() {
     let mut bench = Bench::live(config());
     bench.server(created("resp_1", None));

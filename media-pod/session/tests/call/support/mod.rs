@@ -253,6 +253,7 @@ impl Stage {
             | Output::Connect { .. }
             | Output::Prepare { .. }
             | Output::Switch
+            | Output::Comfort
             | Output::Tool(_)
             | Output::Ended(_) => true,
         };

@@ -36,6 +36,7 @@ fn line(output: &Output) -> String {
         Output::Connect { engine } => format!("connect {engine}"),
         Output::Prepare { engine } => format!("prepare {engine}"),
         Output::Switch => "switch".to_owned(),
+        Output::Comfort => "clip".to_owned(),
         Output::Tool(ToolRequest { call, name, arguments }) => {
             format!("run {call} {name} {}", arguments.expose())
         }
