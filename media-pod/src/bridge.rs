@@ -212,7 +212,10 @@ impl Leg {
                 tracing::info!(after_ms = after.0, "the model is ready");
             }
             Event::FirstAudio { after } => {
-                metrics.first_audio.observe(seconds(*after));
+                // Where the caller speaks first, the wait would be the caller's own.
+                if let Some(after) = after {
+                    metrics.first_audio.observe(seconds(*after));
+                }
                 self.admitted.progress();
             }
             Event::TurnAnswered { latency } => {

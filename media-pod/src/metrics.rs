@@ -57,7 +57,7 @@ pub struct Metrics {
     pub call_setup: Histogram,
     /// Start of the leg to its first ready model session.
     pub model_ready: Histogram,
-    /// Start of the leg to the first audio sent to the phone.
+    /// Start of the leg to the first audio sent to the phone, where the agent speaks first.
     pub first_audio: Histogram,
     /// End of the caller's turn to the first audio of the answer.
     pub turn_latency: Histogram,
@@ -211,7 +211,7 @@ impl Metrics {
             first_audio: seconds(
                 r,
                 "switchboard_time_to_first_audio_seconds",
-                "Start of the leg to the first audio sent to the phone.",
+                "Start of the leg to the first audio sent to the phone, where the agent speaks first.",
             )?,
             turn_latency: seconds(
                 r,

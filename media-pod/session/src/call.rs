@@ -105,7 +105,10 @@ enum Debt {
 /// Whether the leg's first audio went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FirstSound {
-    Awaited,
+    /// Not yet, and the caller has waited for it since the leg began.
+    Owed,
+    /// Not yet: it is for the caller to speak first.
+    AfterCaller,
     Heard,
 }
 
@@ -116,6 +119,8 @@ impl Call {
     /// Begins a leg at `now`: asks for the first engine. `seed` is the only source of chance (backoff jitter).
     pub fn new(plan: Arc<Plan>, epoch: Epoch, start: Start, now: Ms, seed: u64) -> Self {
         let Inheritance { opening, scribe, memory, debt } = Inheritance::of(&plan, epoch, start, now);
+        let speaks_first = opening == Opening::Due || debt != Debt::None;
+        let first_sound = if speaks_first { FirstSound::Owed } else { FirstSound::AfterCaller };
         let mut call = Self {
             plan,
             began: now,
@@ -144,7 +149,7 @@ impl Call {
             debt,
             failed_replies: 0,
             mute_replies: 0,
-            first_sound: FirstSound::Awaited,
+            first_sound,
         };
         call.connect();
         call.write(Fact::Attached);

@@ -368,8 +368,8 @@ pub enum Event {
     },
     /// The first audio of the agent went to the phone.
     FirstAudio {
-        /// Since the leg began.
-        after: Ms,
+        /// Since the leg began; none where it was for the caller to speak first.
+        after: Option<Ms>,
     },
     /// The caller stopped speaking and the agent's answer began to go out.
     TurnAnswered {

@@ -134,9 +134,14 @@ impl Call {
     }
 
     fn note_sound(&mut self) {
-        if self.first_sound == FirstSound::Awaited {
+        let after = match self.first_sound {
+            FirstSound::Owed => Some(Some(self.now.since(self.began))),
+            FirstSound::AfterCaller => Some(None),
+            FirstSound::Heard => None,
+        };
+        if let Some(after) = after {
             self.first_sound = FirstSound::Heard;
-            self.event(Event::FirstAudio { after: self.now.since(self.began) });
+            self.event(Event::FirstAudio { after });
         }
         self.timers.stop(Timer::Reply);
         self.timers.stop(Timer::AskAgain);

@@ -99,7 +99,8 @@ fn fact(fact: &Fact) -> String {
 fn event(event: &Event) -> String {
     match event {
         Event::ModelReady { after } => format!("model ready after {}", after.0),
-        Event::FirstAudio { after } => format!("first audio after {}", after.0),
+        Event::FirstAudio { after: Some(after) } => format!("first audio after {}", after.0),
+        Event::FirstAudio { after: None } => "first audio".to_owned(),
         Event::TurnAnswered { latency } => format!("turn answered after {}", latency.0),
         Event::BargeIn { heard, sent } => format!("barge-in at {} of {}", heard.0, sent.0),
         Event::AudioGap { silence } => format!("audio gap of {} ms", silence.0),
