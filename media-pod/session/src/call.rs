@@ -294,8 +294,7 @@ impl Call {
         self.replies.is_any_active() || !self.playback.is_silent()
     }
 
-    /// Whether the caller hears the agent, or waits for its words. A greeting of which nothing was heard is not waited for:
-    /// it is said by the next leg.
+    /// Whether the caller hears the agent, or waits for its words.
     fn is_agent_awaited(&self) -> bool {
         let is_caller_s_turn = self.floor == Floor::Caller(Claim::Turn) && !self.is_agent_busy();
         let is_anything_due = self.is_agent_busy()
@@ -303,7 +302,7 @@ impl Call {
             || self.debt != Debt::None
             || !self.toolbox.is_empty()
             || !self.digits.is_empty();
-        is_anything_due && !is_caller_s_turn && !self.opening.is_pending()
+        is_anything_due && !is_caller_s_turn
     }
 
     fn end_parting(&mut self) {

@@ -47,9 +47,10 @@ impl Inheritance {
             RecoveryKind::WithoutContext => (Memory::default(), Cut::Clean),
         };
         let debt = match cut {
-            Cut::InMidSentence => Debt::Sentence,
-            Cut::Clean if memory.owes_reply() => Debt::Reply,
-            Cut::Clean => Debt::None,
+            // Before the greeting there is nothing to go on with.
+            Cut::InMidSentence if opening == Opening::Over => Debt::Sentence,
+            Cut::InMidSentence | Cut::Clean if memory.owes_reply() => Debt::Reply,
+            Cut::InMidSentence | Cut::Clean => Debt::None,
         };
         Self { opening, scribe, memory, debt }
     }

@@ -368,7 +368,7 @@ fn a_greeting_that_the_line_cut_off_is_said_by_the_next_leg_if_nothing_of_it_was
     let plan = plan().greets("Hello there.");
     let mut unheard = Stage::open(plan.clone());
     unheard.input(Input::Phone(PhoneEvent::Lost)).unwrap();
-    assert_eq!(unheard.facts(), ["journal 2: left"]);
+    assert_eq!(unheard.facts(), ["journal 2: cut off"]);
     let mut stage = unheard.resumed(plan.clone());
     stage.model(ModelEvent::Ready);
     assert_eq!(stage.deeds(), ["connect 0", "say Hello there."]);
