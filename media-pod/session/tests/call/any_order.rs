@@ -392,7 +392,8 @@ fn watch(plan: Plan, ops: &[Op]) -> Observed {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    // Of the calls that anything may happen in, many have ended, or are silent, when they should be heard.
+    #![proptest_config(ProptestConfig { max_global_rejects: 1 << 16, ..ProptestConfig::with_cases(256) })]
 
     #[test]
     fn whatever_happens_the_invariants_hold_and_the_call_ends(plan in any_plan(), ops in ops()) {
