@@ -137,10 +137,11 @@ pub fn stream_url(public_url: &str, agent: &AgentKey) -> String {
     format!("wss://{host_and_path}/{agent}/twilio/stream")
 }
 
-/// Asked for in the URL's fragment (protocol sheet 2.1), which is neither sent nor signed: where no connection is to be had, or
-/// the edge says so with a 502, the carrier tries five times more instead of once. Without an answer here the call is lost, and
-/// behind a Service the next connection leads elsewhere.
-const RETRIES: &str = "rc=5&rp=5xx,ct";
+/// Asked for in the URL's fragment (protocol sheet 2.1), which is neither sent nor signed: where no connection is to be had, where
+/// one breaks before its answer because the pod behind it died, or where the edge says so with a 502, the carrier tries five times
+/// more; by itself it would once, and after a failed connect only. Without an answer here the call is lost, behind a Service the
+/// next connection leads elsewhere, and an action asked twice is answered the same.
+const RETRIES: &str = "rc=5&rp=5xx,ct,rt";
 
 fn action_url(public_url: &str, agent: &AgentKey, epoch: Epoch, carried: Carried) -> String {
     let url = format!("{public_url}/{agent}/twilio/action/{}", epoch.0);

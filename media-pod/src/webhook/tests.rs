@@ -274,7 +274,7 @@ async fn a_new_call_gets_a_stream_with_a_token_a_record_and_a_slot() {
     let token = StreamKeys::new(&pod.keyring.borrow()).unwrap().mint(&claims);
     let stream = format!(
         concat!(
-            r#"<Connect action="https://voice.example.com/moving/sales/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct" method="POST">"#,
+            r#"<Connect action="https://voice.example.com/moving/sales/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct,rt" method="POST">"#,
             r#"<Stream url="wss://voice.example.com/moving/sales/twilio/stream">"#,
             r#"<Parameter name="token" value="{}" /></Stream></Connect>"#
         ),
@@ -483,7 +483,7 @@ async fn a_number_s_call_goes_to_the_agent_its_hash_chooses_and_stays_there() {
     assert!(answer.body.contains(r#"<Stream url="wss://voice.example.com/moving/canary/twilio/stream">"#));
     assert!(
         answer.body.contains(
-            r#"action="https://voice.example.com/moving/canary/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct""#
+            r#"action="https://voice.example.com/moving/canary/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct,rt""#
         )
     );
     let pod = pod.configured(|agent| agent.numbers = route("sales"));

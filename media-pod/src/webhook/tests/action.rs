@@ -6,7 +6,7 @@ use super::*;
 async fn what_a_leg_decided_is_what_its_action_answers_every_time() {
     let target =
         || TransferTarget { name: "desk".to_owned(), phone_number: Redacted::new("+15550000009".to_owned()) };
-    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct";
+    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct,rt";
     let dial = format!(r#"<Dial action="{action}"><Number>+15550000009</Number></Dial>"#);
     let cases = [
         (Next::HangUp, hang_up()),
@@ -103,7 +103,7 @@ async fn a_leg_that_ended_without_a_word_is_followed_by_the_next_until_the_attem
     for epoch in [1, 2] {
         pod.advance(Duration::from_secs(100));
         let answer = pod.action(epoch - 1).await;
-        let action = format!("/twilio/action/{epoch}?origin={NOW}#rc=5&amp;rp=5xx,ct\"");
+        let action = format!("/twilio/action/{epoch}?origin={NOW}#rc=5&amp;rp=5xx,ct,rt\"");
         assert!(answer.body.contains(&action), "{answer:?}");
         let claims = pod.claims(&answer);
         assert_eq!((claims.epoch, claims.origin), (Epoch(epoch), origin));

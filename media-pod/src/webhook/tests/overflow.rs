@@ -53,7 +53,7 @@ async fn agent_of(pod: &Pod, call: &str) -> String {
 /// The answer to a caller who waits, announced then.
 fn ask_again(first: &str, tried: &str, origin: u64) -> Answer {
     let query = format!("{tried}origin={origin}");
-    let again = format!("https://voice.example.com/moving/sales/twilio/voice?{query}#rc=5&amp;rp=5xx,ct");
+    let again = format!("https://voice.example.com/moving/sales/twilio/voice?{query}#rc=5&amp;rp=5xx,ct,rt");
     twiml(&format!(r#"{first}<Pause length="3" /><Redirect method="POST">{again}</Redirect>"#))
 }
 
@@ -217,7 +217,7 @@ async fn the_other_agent_takes_the_call_with_its_own_slot_stream_and_minutes() {
     assert!(taken.body.contains(stream), "{}", taken.body);
     assert!(
         taken.body.contains(
-            r#"action="https://voice.example.com/moving/support/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct""#
+            r#"action="https://voice.example.com/moving/support/twilio/action/0?origin=1790000000000#rc=5&amp;rp=5xx,ct,rt""#
         )
     );
     assert_eq!(agent_of(&sales, SECOND).await, "support");
@@ -269,7 +269,7 @@ async fn a_number_s_routes_are_not_asked_again_by_the_agent_that_takes_over() {
 async fn a_forwarded_call_is_dialled_and_costs_the_agent_no_minutes() {
     let pod = forwarding().configured(|agent| agent.limits.max_minutes_per_day = Some(1));
     pod.announce().await;
-    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct";
+    let action = "https://voice.example.com/moving/sales/twilio/action/0#rc=5&amp;rp=5xx,ct,rt";
     let dial = format!(r#"<Dial action="{action}"><Number>+15550000009</Number></Dial>"#);
     assert_eq!(pod.post("voice", &announcement(SECOND)).await, twiml(&dial));
     assert_eq!(pod.state.metrics.calls_overflowed.count(OverflowLabel::Forward), 1);
