@@ -73,7 +73,8 @@ pub struct PhoneFaults {
     pub action_parameters: BTreeMap<String, String>,
     /// Over which form of its URL the upgrade is signed (UNCONFIRMED); absent: as the scenario says.
     pub stream_url_form: Option<StreamUrlForm>,
-    /// So many answers to webhooks are lost on the way, each asked for again under the same idempotency token.
+    /// So many answers to webhooks are lost on the way; those whose URL wants retries after `rt` are asked for again, under
+    /// the same idempotency token.
     pub lose_webhook_answers: u32,
     /// Each pure callback comes so many times more, under the same idempotency token.
     pub repeat_callbacks: u32,

@@ -179,7 +179,8 @@ fn scenario_file() -> Value {
         "account": {"sid": ACCOUNT, "authToken": AUTH_TOKEN},
         "numbers": [{
             "number": NUMBER, "sid": "PN00000000000000000000000000000001",
-            "voiceUrl": format!("{base}/voice"), "statusCallback": format!("{base}/status"),
+            // With the retries that the pod asks for in the URLs it writes itself.
+            "voiceUrl": format!("{base}/voice#rc=5&rp=5xx,ct,rt"), "statusCallback": format!("{base}/status"),
         }],
         "model": {"script": {
             "opening": ANSWER,

@@ -22,6 +22,8 @@ struct Row {
     /// `PUT /_sim/faults`.
     faults: Value,
     lifted: Lifted,
+    /// What is on instead once they are lifted, until the call is over.
+    afterwards: Value,
     /// What the caller does.
     caller: Value,
     ended_by: EndedBy,
@@ -65,6 +67,7 @@ impl Row {
             name,
             faults,
             lifted: Lifted::Over,
+            afterwards: json!({}),
             caller: talk(),
             ended_by: EndedBy::Party,
             agent: json!({}),
@@ -84,6 +87,11 @@ impl Row {
     /// Of the first stream only.
     fn once(self) -> Self {
         Self { lifted: Lifted::Begun, ..self }
+    }
+
+    /// Of the first stream only, and then these until the call's end.
+    fn followed_by(self, afterwards: Value) -> Self {
+        Self { lifted: Lifted::Begun, afterwards, ..self }
     }
 
     /// Goes on until the call's end.
@@ -184,6 +192,14 @@ fn phone_rows() -> Vec<Row> {
             .once()
             .moving(&[PHONE_LOST, RESUMED])
             .with_streams(2),
+        Row::survived(
+            "a stream cut, and answers to its action lost",
+            json!({"phone": {"cutAfterMilliseconds": 3000}}),
+            &[],
+        )
+        .followed_by(json!({"phone": {"loseWebhookAnswers": 3}}))
+        .moving(&[PHONE_LOST, RESUMED])
+        .with_streams(2),
         Row::survived(
             "a stream cut, and the next verb runs",
             json!({"phone": {"cutAfterMilliseconds": 3000, "afterLostStream": "nextVerb"}}),
@@ -314,11 +330,11 @@ async fn run(row: Row) -> Result<()> {
             let begun =
                 async || Ok((!events(&stage.call(&sid).await?, "streamStarted").is_empty()).then_some(()));
             wait_for("the first stream", PATIENCE, begun).await?;
-            stage.set_faults(&json!({})).await?;
+            stage.set_faults(&row.afterwards).await?;
         }
         Lifted::Counted => {
             pod.until_moved(&before, &[row.counted, row.moved].concat()).await?;
-            stage.set_faults(&json!({})).await?;
+            stage.set_faults(&row.afterwards).await?;
         }
         Lifted::Over => {}
     }

@@ -4,10 +4,11 @@
 //! URL's fragment overrides time and retries. What fails is recorded as the product's violation by the caller of
 //! [`Webhooks::request`], who alone knows whether there is a fallback.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HOST, LOCATION};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::edge::{Edge, resolve};
 use super::signature::{sign, without_fragment};
@@ -83,27 +84,36 @@ impl Webhooks {
         form: &Form,
     ) -> Result<Reply, Refused> {
         let overrides = Overrides::of(&callback.url);
-        let deadline = Instant::now() + overrides.total;
-        let mut attempt = 0;
+        let attempts = self.attempts(token, callback, form, overrides);
+        timeout(overrides.total, attempts).await.unwrap_or_else(|_| {
+            let detail = format!("{}: no answer in {:?}", path_of(&callback.url), overrides.total);
+            Err(Refused::new(Rule::WebhookTimeout, detail))
+        })
+    }
+
+    async fn attempts(
+        &self,
+        token: &str,
+        callback: &Callback,
+        form: &Form,
+        overrides: Overrides,
+    ) -> Result<Reply, Refused> {
+        let mut retries = overrides.retries;
         loop {
-            let result =
-                timeout_at(deadline, self.attempt(token, callback, form)).await.unwrap_or_else(|_| {
-                    let detail = format!("{}: no answer in {:?}", path_of(&callback.url), overrides.total);
-                    Err(Refused::new(Rule::WebhookTimeout, detail))
-                });
+            let mut result = self.attempt(token, callback, form).await;
             if result.is_ok() && self.switches.loses_webhook_answer() {
-                continue;
+                let refused = unreachable(&callback.url, "the answer got lost");
+                result = Err(Failure { class: Class::Read, refused });
             }
             match result {
-                Err(refused) if attempt < overrides.retries && overrides.policy.covers(&refused) => {
-                    attempt += 1
-                }
-                other => return other,
+                Ok(reply) => return Ok(reply),
+                Err(failure) if retries > 0 && overrides.policy.covers(failure.class) => retries -= 1,
+                Err(failure) => return Err(failure.refused),
             }
         }
     }
 
-    async fn attempt(&self, token: &str, callback: &Callback, form: &Form) -> Result<Reply, Refused> {
+    async fn attempt(&self, token: &str, callback: &Callback, form: &Form) -> Result<Reply, Failure> {
         let mut url = without_fragment(&callback.url).to_owned();
         let mut is_get = callback.is_get;
         for _ in 0..=MAX_REDIRECTS {
@@ -120,12 +130,13 @@ impl Webhooks {
                 continue;
             }
             if !status.is_success() {
+                let class = if status.is_client_error() { Class::ClientError } else { Class::ServerError };
                 let detail = format!("{} answered {}", path_of(&url), status.as_u16());
-                return Err(Refused::new(Rule::WebhookStatus, detail));
+                return Err(Failure { class, refused: Refused::new(Rule::WebhookStatus, detail) });
             }
             return read(response, url).await;
         }
-        Err(Refused::new(Rule::WebhookRedirects, path_of(&callback.url)))
+        Err(Refused::new(Rule::WebhookRedirects, path_of(&callback.url)).into())
     }
 
     async fn send(
@@ -134,10 +145,8 @@ impl Webhooks {
         url: &str,
         is_get: bool,
         form: &Form,
-    ) -> Result<reqwest::Response, Refused> {
-        let unreachable =
-            |why: String| Refused::new(Rule::WebhookUnreachable, format!("{}: {why}", path_of(url)));
-        let target = resolve(&self.edges, url).ok_or_else(|| unreachable("no edge maps it".to_owned()))?;
+    ) -> Result<reqwest::Response, Failure> {
+        let target = resolve(&self.edges, url).ok_or_else(|| unreachable(url, "no edge maps it"))?;
         let address = target.http_url();
         let signed: &[(String, String)] = if is_get { &[] } else { form };
         let request = if is_get { self.http.get(address) } else { self.http.post(address).form(form) };
@@ -147,19 +156,57 @@ impl Webhooks {
             .header("I-Twilio-Idempotency-Token", token)
             .send()
             .await
-            .map_err(|error| unreachable(error.to_string()))
+            .map_err(|error| Failure::of(url, &error))
     }
 }
 
-async fn read(mut response: reqwest::Response, url: String) -> Result<Reply, Refused> {
-    let broken = |error: reqwest::Error| Refused::new(Rule::WebhookUnreachable, error.to_string());
+/// A failed attempt: what it is recorded as, and what decides whether another follows.
+#[derive(Debug)]
+struct Failure {
+    class: Class,
+    refused: Refused,
+}
+
+/// What the retry policy tells apart (protocols: response rules).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// There was no connection, so that nothing can have been sent: `ct`.
+    Connect,
+    /// The connection broke, or gave no answer, after the request may have arrived: `rt`.
+    Read,
+    /// `4xx`.
+    ClientError,
+    /// `5xx`, and what is neither success nor redirection otherwise.
+    ServerError,
+    /// The answer or the URL is wrong: asking again does not change it.
+    Content,
+}
+
+impl Failure {
+    fn of(url: &str, error: &reqwest::Error) -> Self {
+        let class = if error.is_connect() { Class::Connect } else { Class::Read };
+        Self { class, refused: unreachable(url, error) }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self { class: Class::Content, refused }
+    }
+}
+
+fn unreachable(url: &str, why: impl Display) -> Refused {
+    Refused::new(Rule::WebhookUnreachable, format!("{}: {why}", path_of(url)))
+}
+
+async fn read(mut response: reqwest::Response, url: String) -> Result<Reply, Failure> {
     let status = response.status().as_u16();
     let header = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = header.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_lowercase();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of(&url, &error))? {
         if body.len() + chunk.len() > MAX_REPLY {
-            return Err(Refused::new(Rule::TwimlParse, "the reply is too large"));
+            return Err(Refused::new(Rule::TwimlParse, "the reply is too large").into());
         }
         body.extend_from_slice(&chunk);
     }
@@ -197,13 +244,13 @@ struct Policy {
 }
 
 impl Policy {
-    fn covers(self, refused: &Refused) -> bool {
-        match refused.rule {
-            Rule::WebhookUnreachable => self.connect,
-            Rule::WebhookTimeout => self.read,
-            Rule::WebhookStatus if refused.detail.contains("answered 4") => self.client_errors,
-            Rule::WebhookStatus => self.server_errors,
-            _ => false, // any other rule is about content: asking again does not change it
+    const fn covers(self, class: Class) -> bool {
+        match class {
+            Class::Connect => self.connect,
+            Class::Read => self.read,
+            Class::ClientError => self.client_errors,
+            Class::ServerError => self.server_errors,
+            Class::Content => false,
         }
     }
 }
@@ -237,6 +284,12 @@ impl Overrides {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -248,5 +301,71 @@ mod tests {
         assert_eq!(set, Overrides { total: Duration::from_secs(5), retries: 3, policy });
         let wrong = Overrides::of("https://a/b#tt=50000&rc=9");
         assert_eq!((wrong.total, wrong.retries), (TIME_LIMIT, 1));
+    }
+
+    /// Each connection reads a request, answers this much of it and ends; how many there were.
+    async fn dropping(answer: &'static str) -> (Webhooks, Arc<AtomicU32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let edge = format!("https://voice.test=http://{}", listener.local_addr().unwrap());
+        let taken = Arc::new(AtomicU32::new(0));
+        let counter = taken.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                counter.fetch_add(1, Ordering::Relaxed);
+                assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (webhooks(&edge), taken)
+    }
+
+    fn webhooks(edge: &str) -> Webhooks {
+        let (edges, switches) = (vec![edge.parse().unwrap()], Switchboard::default());
+        Webhooks::new(edges, Trust::default(), "token".to_owned(), switches).unwrap()
+    }
+
+    async fn rule_broken(webhooks: &Webhooks, fragment: &str) -> Rule {
+        let callback = Callback { url: format!("https://voice.test/voice{fragment}"), is_get: false };
+        webhooks.request(&callback, &Form::new()).await.unwrap_err().rule
+    }
+
+    #[tokio::test]
+    async fn a_connection_lost_after_the_request_is_a_read_and_no_failed_connect() {
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n<Response>"] {
+            for (fragment, attempts) in [("", 1), ("#rc=5&rp=5xx,ct", 1), ("#rc=2&rp=rt", 3)] {
+                let (webhooks, taken) = dropping(answer).await;
+                assert_eq!(rule_broken(&webhooks, fragment).await, Rule::WebhookUnreachable);
+                assert_eq!(taken.load(Ordering::Relaxed), attempts, "`{answer}` with `{fragment}`");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_is_retried_by_its_own_policy() {
+        for (answer, fragment, attempts) in [
+            ("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "#rc=2&rp=5xx", 3),
+            ("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "#rc=2&rp=4xx,ct,rt", 1),
+            ("HTTP/1.1 404 Gone\r\ncontent-length: 0\r\n\r\n", "#rc=2&rp=4xx", 3),
+            ("HTTP/1.1 404 Gone\r\ncontent-length: 0\r\n\r\n", "#rc=2&rp=5xx,ct,rt", 1),
+        ] {
+            let (webhooks, taken) = dropping(answer).await;
+            assert_eq!(rule_broken(&webhooks, fragment).await, Rule::WebhookStatus);
+            assert_eq!(taken.load(Ordering::Relaxed), attempts, "`{answer}` with `{fragment}`");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_a_failed_connect() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = webhooks(&format!("https://voice.test=http://{closed}"))
+            .attempt(
+                "IT",
+                &Callback { url: "https://voice.test/voice".to_owned(), is_get: false },
+                &Form::new(),
+            )
+            .await
+            .unwrap_err();
+        assert_eq!((error.class, error.refused.rule), (Class::Connect, Rule::WebhookUnreachable));
     }
 }

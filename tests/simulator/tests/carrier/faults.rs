@@ -11,7 +11,7 @@ use simulator::carrier::{Account, Carrier};
 use simulator::violations::Rule;
 use tokio::net::TcpListener;
 
-use crate::product::{NUMBER, Product, Script, events, start};
+use crate::product::{NUMBER, PUBLIC, Product, Script, events, start, start_with};
 use crate::{CALLER, call};
 
 /// A call of so long, under these faults of the phone.
@@ -109,12 +109,28 @@ async fn a_product_that_stops_reading_is_noticed() {
 
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_under_the_same_token() {
-    let (carrier, product, _) = phone_call(json!({"loseWebhookAnswers": 1}), 100, Script::default()).await;
+    // The first is lost by the voice webhook, whose number asks for retries.
+    let (carrier, product) = start_with(Script::default(), |settings| {
+        let voice = [("voiceUrl".to_owned(), format!("{PUBLIC}/voice#rp=rt"))];
+        settings.numbers[0].set_fields(&voice.into()).unwrap();
+    })
+    .await;
+    let faults = json!({"phone": {"loseWebhookAnswers": 1}});
+    carrier.switches().set(serde_json::from_value(faults).unwrap());
+    call(&carrier, vec![Step::Pause(100)]).await;
     assert_eq!(product.paths(), ["/voice", "/voice", "/status"]);
     let tokens = product.seen.lock().unwrap().tokens.clone();
     assert_eq!(tokens[0], tokens[1]);
     assert_ne!(tokens[1], tokens[2]);
     assert_eq!(carrier.violations().list(), vec![]);
+}
+
+#[tokio::test]
+async fn an_answer_lost_without_a_policy_for_it_is_not_asked_for_again() {
+    let (carrier, product, view) = phone_call(json!({"loseWebhookAnswers": 1}), 100, Script::default()).await;
+    assert_eq!(product.paths(), ["/voice", "/status"]);
+    assert_eq!(view.end_reason, Some(EndReason::WebhookFailed));
+    assert_eq!(carrier.violations().rules(), [Rule::WebhookUnreachable]);
 }
 
 #[tokio::test]
