@@ -38,6 +38,7 @@ struct Row {
     /// And the product's, for its last leg.
     reason: &'static str,
     streams: usize,
+    action: Action,
 }
 
 /// When the faults end.
@@ -60,6 +61,13 @@ enum EndedBy {
     Api,
 }
 
+/// Whether the carrier must have got an answer from the action of the call's stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Unsaid,
+    Answered,
+}
+
 impl Row {
     /// A fault that nobody notices.
     fn harmless(name: &'static str, faults: Value) -> Self {
@@ -76,6 +84,7 @@ impl Row {
             ended: "callerHungUp",
             reason: "caller_hung_up",
             streams: 1,
+            action: Action::Unsaid,
         }
     }
 
@@ -119,6 +128,10 @@ impl Row {
     fn interrupted(self) -> Self {
         let caller = json!([{"interruptAfterMilliseconds": 1500}, {"say": QUESTION}, {"expectHangUp": {"seconds": 240}}]);
         Self { caller, ended_by: EndedBy::Api, ..self }.ending("hangupVerb", "operator_hung_up")
+    }
+
+    fn answering_the_action(self) -> Self {
+        Self { action: Action::Answered, ..self }
     }
 
     fn with_streams(self, streams: usize) -> Self {
@@ -180,7 +193,8 @@ fn phone_rows() -> Vec<Row> {
         Row::harmless(
             "an action after the hang-up, with parameters of its own",
             json!({"phone": {"actionAfterHangUp": true, "actionParameters": {"StreamEvent": "stream-stopped"}}}),
-        ),
+        )
+        .answering_the_action(),
         Row::harmless("an upgrade signed with a slash", json!({"phone": {"streamUrlForm": "trailingSlash"}})),
         Row::harmless("an upgrade signed with a port", json!({"phone": {"streamUrlForm": "port"}})),
         Row::harmless("answers to webhooks lost", json!({"phone": {"loseWebhookAnswers": 3}})),
@@ -193,11 +207,21 @@ fn phone_rows() -> Vec<Row> {
             .moving(&[PHONE_LOST, RESUMED])
             .with_streams(2),
         Row::survived(
+            "a stream cut, and an action with parameters of its own",
+            json!({"phone": {"cutAfterMilliseconds": 3000}}),
+            &[],
+        )
+        .followed_by(json!({"phone": {"actionParameters": {"StreamEvent": "stream-error", "StreamError": "reset"}}}))
+        .answering_the_action()
+        .moving(&[PHONE_LOST, RESUMED])
+        .with_streams(2),
+        Row::survived(
             "a stream cut, and answers to its action lost",
             json!({"phone": {"cutAfterMilliseconds": 3000}}),
             &[],
         )
         .followed_by(json!({"phone": {"loseWebhookAnswers": 3}}))
+        .answering_the_action()
         .moving(&[PHONE_LOST, RESUMED])
         .with_streams(2),
         Row::survived(
@@ -357,9 +381,17 @@ async fn run(row: Row) -> Result<()> {
     ensure!(known["endReason"] == row.reason, "not {}: {}", row.reason, context());
     let streams = events(&call, "streamStarted").len();
     ensure!(streams == row.streams, "{streams} streams: {}", context());
+    if row.action == Action::Answered {
+        ensure!(has_answered_the_action(&call), "no action was answered: {}", context());
+    }
     pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
+}
+
+fn has_answered_the_action(call: &Value) -> bool {
+    let answered = events(call, "webhookAnswered");
+    answered.iter().any(|event| event["path"].as_str().is_some_and(|path| path.contains("/twilio/action/")))
 }
 
 /// The stage's agent with these changes; `engines: first` leaves the first one only.

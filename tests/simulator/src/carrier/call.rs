@@ -206,6 +206,7 @@ impl Call {
                 self.answer(line);
                 let result = stream::run(self, line, &stream).await;
                 let faults = self.carrier.switches().faults().phone;
+                let parameters: Form = faults.action_parameters.into_iter().collect();
                 let tells = faults
                     .action_after_hang_up
                     .unwrap_or_else(|| self.carrier.settings().action_after_hang_up);
@@ -213,7 +214,7 @@ impl Call {
                     && tells
                     && let Some(action) = &action
                 {
-                    self.tell_action_after_hang_up(action).await;
+                    self.tell_action_after_hang_up(action, &parameters).await;
                 }
                 match (result?, faults.after_lost_stream) {
                     (StreamEnd::Lost, AfterLostStream::NextVerb) => return Ok(Flow::Next),
@@ -222,7 +223,6 @@ impl Call {
                     }
                     (StreamEnd::Lost, AfterLostStream::Action) | (StreamEnd::Closed, _) => {}
                 }
-                let parameters = faults.action_parameters.into_iter().collect();
                 Ok(action.map_or(Flow::Next, |action| Flow::Fetch(action, parameters)))
             }
             Verb::Say { text, times } => {
@@ -320,8 +320,9 @@ impl Call {
     }
 
     /// Where the documents do not say whether the action is requested after a hang-up, the product must survive both.
-    async fn tell_action_after_hang_up(&self, action: &Callback) {
+    async fn tell_action_after_hang_up(&self, action: &Callback, parameters: &[(String, String)]) {
         let mut form = self.form();
+        form.extend_from_slice(parameters);
         callback::set(&mut form, "CallStatus", Status::Completed.as_str());
         if let Err(refused) = self.ask(action, &form).await {
             self.refuse(refused);

@@ -157,9 +157,11 @@ async fn callbacks_come_repeatedly_and_in_the_wrong_order() {
 
 #[tokio::test]
 async fn the_action_comes_after_a_hang_up_with_parameters_of_its_own() {
-    let faults = json!({"actionAfterHangUp": true});
-    let (_, product, _) = phone_call(faults, 300, Script::default()).await;
-    assert!(product.paths().contains(&"/action".to_owned()));
+    let faults = json!({"actionAfterHangUp": true, "actionParameters": {"StreamResult": "y"}});
+    let (_, product, view) = phone_call(faults, 300, Script::default()).await;
+    assert_eq!(view.end_reason, Some(EndReason::CallerHungUp));
+    assert_eq!(product.parameter("/action", "CallStatus").as_deref(), Some("completed"));
+    assert_eq!(product.parameter("/action", "StreamResult").as_deref(), Some("y"));
     let faults = json!({"cutAfterMilliseconds": 200, "actionParameters": {"StreamResult": "x"}});
     let (carrier, product) = start(Script::default()).await;
     carrier.switches().set(serde_json::from_value(json!({ "phone": faults })).unwrap());
