@@ -48,15 +48,17 @@ use crate::rule::{needs_member, only_with, short_name};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VoiceGatewaySpec {
-    /// What the carrier calls from the internet: `https://`, a host, and optionally a port and a path prefix that your
-    /// own edge removes; no slash at the end. Webhooks are `<publicUrl>/<namespace>/<agent>/twilio/...`, and their
+    /// What the carrier calls from the internet: `https://`, a host, and optionally a path prefix that your own edge
+    /// removes; no slash at the end, and no port but 443, the only one it opens media streams to. Webhooks are `<publicUrl>/<namespace>/<agent>/twilio/...`, and their
     /// signatures are checked against this URL, never against the Host header.
     #[schemars(length(min = 9, max = 256))]
     #[x_kube(
         validation = Rule::new("self.startsWith('https://') && isURL(self)")
             .message("publicUrl must be an https:// URL with a host, such as https://voice.example.com: the carrier sends callers' audio there"),
         validation = Rule::new("!self.endsWith('/') && !self.contains('?') && !self.contains('#') && !self.contains('@')")
-            .message("publicUrl must not end with '/' nor hold '?', '#' or '@': paths are appended to it")
+            .message("publicUrl must not end with '/' nor hold '?', '#' or '@': paths are appended to it"),
+        validation = Rule::new("!self.matches('^https://[^/]*:[0-9]*(/|$)') || self.matches('^https://[^/]*:443(/|$)')")
+            .message("publicUrl must name no port but 443, the only one that Twilio opens media streams to: let your edge listen on 443 and remove the port")
     )]
     pub public_url: String,
     /// How requests to the public URL reach the media pods.

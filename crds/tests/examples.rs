@@ -144,6 +144,24 @@ fn a_rule_says_what_to_change() {
         (
             gateway(),
             "/spec/publicUrl",
+            json!("https://a.example:8443"),
+            "publicUrl must name no port but 443",
+        ),
+        (
+            gateway(),
+            "/spec/publicUrl",
+            json!("https://[2001:db8::1]:8443"),
+            "publicUrl must name no port but 443",
+        ),
+        (
+            gateway(),
+            "/spec/publicUrl",
+            json!("https://a.example:44300/b"),
+            "publicUrl must name no port but 443",
+        ),
+        (
+            gateway(),
+            "/spec/publicUrl",
             json!("https://voice.example.com/calls"),
             "an Ingress does not rewrite paths",
         ),
@@ -241,7 +259,7 @@ fn gateway() -> Value {
     json!({
         "apiVersion": "switchboard.dev/v1alpha1", "kind": "VoiceGateway", "metadata": {"name": "default"},
         "spec": {
-            "publicUrl": "https://voice.example.com:8443",
+            "publicUrl": "https://voice.example.com:443",
             "carrier": {"type": "Twilio", "twilio": {
                 "accountSid": format!("AC{}", "0".repeat(32)), "authTokenSecretRefs": [{"name": "twilio", "key": "authToken"}],
             }},

@@ -199,10 +199,11 @@ impl Document for AgentFile {
         };
         let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '@');
         if host.is_empty() || host.starts_with('/') || host.ends_with('/') || host.contains(odd) {
-            return Err(wrong(
-                "publicUrl",
-                "must be https://host[:port][/prefix], no trailing slash, no query",
-            ));
+            return Err(wrong("publicUrl", "must be https://host[/prefix], no trailing slash, no query"));
+        }
+        if port(host).is_some_and(|port| port != "443") {
+            // Protocol sheet 1.1: media streams are opened to no other.
+            return Err(wrong("publicUrl", "must name no port but 443, the only one of media streams"));
         }
         let Carrier::Twilio { twilio } = &self.carrier;
         if !(1..=2).contains(&twilio.auth_tokens.len()) {
@@ -222,6 +223,13 @@ impl Document for AgentFile {
         }
         Ok(())
     }
+}
+
+/// The port behind a URL's host, if one is written.
+fn port(host_and_path: &str) -> Option<&str> {
+    let authority = host_and_path.split('/').next()?;
+    let (_, port) = authority.rsplit_once(':')?;
+    (!port.ends_with(']')).then_some(port) // that is the end of an IPv6 address
 }
 
 /// Warm sessions cost sockets, and count against the provider's limits: enough for the calls of one burst.

@@ -30,11 +30,23 @@ fn a_minimal_yaml_file_and_its_json_are_the_same_agent() {
 }
 
 #[test]
+fn the_port_of_media_streams_may_be_named() {
+    for host in ["voice.example.com:443", "voice.example.com:443/a:b", "[2001:db8::1]", "[2001:db8::1]:443"] {
+        assert!(
+            parse::<AgentFile>(&changed("https://voice.example.com", &format!("'https://{host}'"))).is_ok(),
+            "{host}"
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let cases = [
         (changed("formatVersion: 1", "formatVersion: 2"), "formatVersion: "),
         (changed("https://voice", "http://voice"), "publicUrl: "),
         (changed("example.com", "example.com/"), "publicUrl: "),
+        (changed("voice.example.com", "voice.example.com:8443"), "publicUrl: must name no port but 443"),
+        (changed("voice.example.com", "voice.example.com:8443/b"), "publicUrl: must name no port but 443"),
         (changed("name: sales", "name: Sales"), "name: "),
         (changed("[{name: twilio, key: token}]", "[]"), "carrier.twilio.authTokens: "),
         (changed("name: twilio,", "name: ../twilio,"), "carrier.twilio.authTokens[0]: "),

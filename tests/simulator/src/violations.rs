@@ -61,6 +61,8 @@ rules! {
     StreamUrl, "twilio-31923-stream-url", "§1.1";
     /// A stream's URL must not have a query string.
     StreamUrlQuery, "twilio-stream-url-query", "§1.1";
+    /// A stream's URL names no port but 443.
+    StreamUrlPort, "twilio-stream-url-port", "§1.1";
     /// The server must read the media stream as fast as the caller speaks.
     StreamStalled, "twilio-31930-stream-stalled", "§1.8";
     /// At most ten minutes of audio may wait to be played.

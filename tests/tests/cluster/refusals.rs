@@ -74,6 +74,11 @@ fn cases() -> Vec<Case> {
         ),
         refused(gateway, &[("/spec/publicUrl", json!("http://a.example"))], "publicUrl must be an https://"),
         refused(gateway, &[("/spec/publicUrl", json!("https://a.example/"))], "publicUrl must not end with"),
+        refused(
+            gateway,
+            &[("/spec/publicUrl", json!("https://a.example:8443"))],
+            "publicUrl must name no port",
+        ),
         refused(gateway, &[("/spec/publicUrl", json!("https://a.example/b"))], "with exposure type Ingress"),
         refused(gateway, &[("/spec/store/redis", NOTHING)], "type Redis needs its settings"),
         refused(gateway, &[("/spec/store/type", json!("Memory"))], "redis is read with type Redis only"),

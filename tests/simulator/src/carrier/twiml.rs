@@ -221,6 +221,10 @@ impl Reader<'_> {
                 self.problems.push(Refused::new(Rule::StreamScheme, detail));
                 None
             }
+            Ok(parsed) if let Some(port) = parsed.port() => {
+                self.problems.push(Refused::new(Rule::StreamUrlPort, format!("the port is {port}")));
+                None // the scheme's own port, 443, is none here
+            }
             Ok(parsed) if parsed.host_str().is_some_and(|host| !host.is_empty()) => {
                 if parsed.query().is_some() {
                     self.problems

@@ -124,6 +124,8 @@ fn each_deviation_is_a_problem_of_its_rule() {
         ("<Connect><Stream/></Connect>", Rule::StreamUrl),
         (r#"<Connect><Stream url="wss://"/></Connect>"#, Rule::StreamUrl),
         (r#"<Connect><Stream url="wss://a/b?token=1"/></Connect>"#, Rule::StreamUrlQuery),
+        (r#"<Connect><Stream url="wss://a:8443/b"/></Connect>"#, Rule::StreamUrlPort),
+        (r#"<Connect><Stream url="wss://a:80/b"/></Connect>"#, Rule::StreamUrlPort),
         (r#"<Connect><Stream url="wss://a/b" track="both_tracks"/></Connect>"#, Rule::StreamTrack),
         (long.as_str(), Rule::StreamParameterTooLong),
         ("<Dial/>", Rule::TwimlSchema),
