@@ -1,11 +1,11 @@
 //! The second caller of a trial: on the same pod, talking all the while, to whom nothing may happen.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::wait_for;
 use serde_json::{Value, json};
 
 use crate::pod::Pod;
-use crate::stage::{CALL, PATIENCE, QUESTION, Stage, events};
+use crate::stage::{CALL, PATIENCE, Stage, events};
 
 /// A call that asks and listens again and again. An answer that does not come in 30 s ends it, and so the trial.
 pub(crate) struct QuietCall<'a> {
@@ -13,6 +13,9 @@ pub(crate) struct QuietCall<'a> {
     pod: &'a Pod,
     sid: String,
 }
+
+/// What nobody else asks: by it the model's sessions show which of them was this caller's.
+pub(crate) const QUESTION: &str = "Where is my order number forty two?";
 
 /// More turns than any trial takes time for.
 const TURNS: usize = 60;
@@ -58,11 +61,27 @@ impl<'a> QuietCall<'a> {
         ensure!(events(&call, "streamStarted").len() == 1, "the quiet call lost its stream: {call:#}");
         unheard("streamEnded")?;
         unheard("webhookFailed")?;
+        self.ensure_one_session(answered(&call)).await?;
         self.pod.hang_up(&self.sid).await?;
         let over = async || Ok((self.stage.call(&self.sid).await?["finished"] == true).then_some(()));
         wait_for("the quiet call's end", PATIENCE, over).await?;
         let ended = self.pod.call(&self.sid).await?;
         ensure!(ended["endReason"] == "operator_hung_up", "{ended:#}");
+        Ok(())
+    }
+}
+
+impl QuietCall<'_> {
+    /// One session of the model, still open, heard every question: neither a second one nor the spare engine, whose
+    /// sentence would sound like an answer, too.
+    async fn ensure_one_session(&self, answered: usize) -> Result<()> {
+        let sessions = self.stage.sessions_of(|words| words.contains(QUESTION)).await?;
+        let [session] = sessions.as_slice() else {
+            bail!("the quiet call had {} model sessions: {sessions:#?}", sessions.len());
+        };
+        ensure!(session.is_open, "the quiet call lost its model session: {session:#?}");
+        let asked = session.heard().filter(|words| *words == QUESTION).count();
+        ensure!(asked >= answered, "{asked} questions of {answered} were heard: {session:#?}");
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::{binary, end_of, wait_for};
 use reqwest::Client;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::pod::Pod;
@@ -134,6 +135,12 @@ impl Stage {
         }
     }
 
+    /// The model's sessions in which a sentence of this caller was heard, whole or in part; `is_own` tells its words.
+    pub(crate) async fn sessions_of(&self, is_own: impl Fn(&str) -> bool) -> Result<Vec<Session>> {
+        let list: Vec<Session> = serde_json::from_value(self.fetch("sessions").await?["sessions"].take())?;
+        Ok(list.into_iter().filter(|session| session.heard().any(&is_own)).collect())
+    }
+
     /// Switches these faults on, and all others off.
     pub(crate) async fn set_faults(&self, faults: &Value) -> Result<()> {
         let answer = self.http.put(self.control("faults")).json(faults).send().await?;
@@ -160,6 +167,29 @@ impl Stage {
 
     async fn fetch(&self, path: &str) -> Result<Value> {
         Ok(self.http.get(self.control(path)).send().await?.error_for_status()?.json().await?)
+    }
+}
+
+/// What is told of one of the model's sessions.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Session {
+    pub(crate) is_open: bool,
+    /// Audio that came.
+    pub(crate) appended_milliseconds: u64,
+    items: Vec<Item>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Item {
+    role: String,
+    text: String,
+}
+
+impl Session {
+    /// The caller's turns, as the model understood them.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().filter(|item| item.role == "user").map(|item| item.text.as_str())
     }
 }
 
