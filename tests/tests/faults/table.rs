@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use e2e::wait_for;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::quiet::QuietCall;
-use crate::stage::{CALLER, PATIENCE, QUESTION, Stage, events};
+use crate::quiet::{self, QuietCall};
+use crate::stage::{CALLER, PATIENCE, QUESTION, Session, Stage, events};
 use crate::trial;
 
 /// One fault and all that may come of it.
@@ -39,6 +39,7 @@ struct Row {
     reason: &'static str,
     streams: usize,
     action: Action,
+    heard: Heard,
 }
 
 /// When the faults end.
@@ -68,6 +69,16 @@ enum Action {
     Answered,
 }
 
+/// What of the caller's question must have reached the model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Unsaid,
+    /// All of it, once, and nothing else.
+    Whole,
+    /// Words of it, once, and silence in the place of what was lost.
+    WithGaps,
+}
+
 impl Row {
     /// A fault that nobody notices.
     fn harmless(name: &'static str, faults: Value) -> Self {
@@ -85,6 +96,7 @@ impl Row {
             reason: "caller_hung_up",
             streams: 1,
             action: Action::Unsaid,
+            heard: Heard::Unsaid,
         }
     }
 
@@ -132,6 +144,10 @@ impl Row {
 
     fn answering_the_action(self) -> Self {
         Self { action: Action::Answered, ..self }
+    }
+
+    fn heard(self, heard: Heard) -> Self {
+        Self { heard, ..self }
     }
 
     fn with_streams(self, streams: usize) -> Self {
@@ -187,9 +203,9 @@ const BARGE_IN: &str = "switchboard_barge_ins_total";
 
 fn phone_rows() -> Vec<Row> {
     vec![
-        Row::harmless("frames in bursts", json!({"phone": {"jitterMilliseconds": 400}})),
-        Row::harmless("frames lost", json!({"phone": {"loseEveryFrames": 5}})),
-        Row::harmless("frames of another length", json!({"phone": {"framesPerMessage": 7}})),
+        Row::harmless("frames in bursts", json!({"phone": {"jitterMilliseconds": 400}})).heard(Heard::Whole),
+        Row::harmless("frames lost", json!({"phone": {"loseEveryFrames": 5}})).heard(Heard::WithGaps),
+        Row::harmless("frames of another length", json!({"phone": {"framesPerMessage": 7}})).heard(Heard::Whole),
         Row::harmless(
             "an action after the hang-up, with parameters of its own",
             json!({"phone": {"actionAfterHangUp": true, "actionParameters": {"StreamEvent": "stream-stopped"}}}),
@@ -384,9 +400,41 @@ async fn run(row: Row) -> Result<()> {
     if row.action == Action::Answered {
         ensure!(has_answered_the_action(&call), "no action was answered: {}", context());
     }
+    ensure_heard(&stage, row.heard, &call).await?;
     pod.ensure_memory(memory)?;
     quiet.ensure_undisturbed().await?;
     stage.ensure_no_violation().await
+}
+
+/// The one question of a call reached the model as it must.
+async fn ensure_heard(stage: &Stage, heard: Heard, call: &Value) -> Result<()> {
+    let sessions = stage.sessions_of(|words| words != quiet::QUESTION).await?;
+    let words: Vec<&str> = sessions.iter().flat_map(Session::heard).collect();
+    match heard {
+        Heard::Unsaid => {}
+        Heard::Whole => ensure!(words == [QUESTION], "the model heard {words:?}: {sessions:#?}"),
+        Heard::WithGaps => {
+            let ([words], [session]) = (words.as_slice(), sessions.as_slice()) else {
+                bail!("the model heard {words:?}: {sessions:#?}");
+            };
+            // Which words a gap takes depends on where it falls; none may be new or in another place.
+            let mut asked = QUESTION.split(' ');
+            let known = words.split(' ').filter(|word| asked.any(|asked| asked == *word)).count();
+            ensure!(known >= 3 && known == words.split(' ').count(), "the model heard `{words}`");
+            let (streamed, came) = (streamed_milliseconds(call)?, session.appended_milliseconds);
+            // A fifth was lost: without silence in its place it would be missing here.
+            ensure!(came * 10 >= streamed * 9, "{came} ms of {streamed} ms came: {call:#}");
+        }
+    }
+    Ok(())
+}
+
+fn streamed_milliseconds(call: &Value) -> Result<u64> {
+    let at = |name: &str| {
+        let event = events(call, name).first().and_then(|event| event["atMilliseconds"].as_u64());
+        event.with_context(|| format!("no {name}: {call:#}"))
+    };
+    Ok(at("streamEnded")?.saturating_sub(at("streamStarted")?))
 }
 
 fn has_answered_the_action(call: &Value) -> bool {
