@@ -32,6 +32,13 @@ pub struct Percentiles {
     pub max: f64,
 }
 
+impl Percentiles {
+    /// One of them, e.g. `told(|them| them.p99)`; none when nothing was measured, which is no zero.
+    pub fn told(&self, which: impl Fn(&Self) -> f64) -> Option<f64> {
+        (self.count > 0).then(|| which(self))
+    }
+}
+
 impl Histogram {
     /// Counts one.
     pub(super) fn record(&mut self, duration: Duration) {
@@ -110,9 +117,11 @@ mod tests {
     fn percentiles_are_those_of_the_values() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.percentiles(), Percentiles::default());
+        assert_eq!(histogram.percentiles().told(|them| them.p99), None);
         (1..=1000).for_each(|ms| histogram.record(Duration::from_millis(ms)));
         let told = histogram.percentiles();
         assert_eq!((told.count, told.max), (1000, 1000.0));
+        assert_eq!(told.told(|them| them.max), Some(1000.0));
         for (value, exact) in [(told.p50, 500.0), (told.p90, 900.0), (told.p99, 990.0)] {
             assert!((exact..exact * 1.02).contains(&value), "{value} {exact}");
         }

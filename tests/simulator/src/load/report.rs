@@ -11,7 +11,7 @@ use super::histogram::Percentiles;
 use crate::violations::{Violation, Violations};
 
 /// The result of a run. Times are milliseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadReport {
     /// Calls at once.
@@ -65,7 +65,7 @@ pub struct LoadReport {
 }
 
 /// What the process under load used while it was measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessReport {
     /// Share of one core.
