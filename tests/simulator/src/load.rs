@@ -24,6 +24,7 @@ use crate::model::{self as strict, Behaviour, ModelConfig, ModelScript};
 use crate::violations::Violations;
 use crate::voice::{Registry, Speaker, Voice, VoiceError};
 
+mod arrived;
 mod board;
 mod habit;
 mod histogram;

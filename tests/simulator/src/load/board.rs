@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::arrived::{Arrival, ArrivedFrames};
 use super::histogram::Histogram;
+use super::tag::Tag;
 
 /// Shared by the callers and the model of a run.
 #[derive(Debug)]
@@ -66,10 +68,30 @@ pub(super) struct Figures {
     pub(super) frames_to_model: u64,
     pub(super) frames_to_phone: u64,
     pub(super) frames_missing: u64,
+    /// Of each line, for what is missing.
+    pub(super) arrived: Vec<ArrivedFrames>,
     pub(super) frames_altered: u64,
     pub(super) frames_own: u64,
     pub(super) sessions: u64,
     pub(super) sessions_expired: u64,
+}
+
+impl Figures {
+    /// A caller's frame came to the model.
+    pub(super) fn note_arrival(&mut self, tag: &Tag) {
+        let Some(arrived) = self.arrived.get_mut(tag.line as usize) else {
+            self.frames_altered += 1;
+            return;
+        };
+        if arrived.is_before(tag.call) {
+            self.frames_missing += arrived.missing();
+            *arrived = ArrivedFrames::of(tag.call);
+        }
+        // The last frames of a call may come behind the first ones of the next: nothing follows that could show a gap.
+        if arrived.is_of(tag.call) && arrived.note(tag.sequence) == Arrival::Impossible {
+            self.frames_altered += 1;
+        }
+    }
 }
 
 impl Board {
@@ -79,7 +101,10 @@ impl Board {
             speech_told: (0..lines).map(|_| AtomicU64::new(0)).collect(),
             is_measuring: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
-            figures: Mutex::default(),
+            figures: Mutex::new(Figures {
+                arrived: vec![ArrivedFrames::default(); lines as usize],
+                ..Figures::default()
+            }),
         }
     }
 

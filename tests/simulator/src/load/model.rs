@@ -6,6 +6,7 @@
 //! frames lost or altered); everything else is the strict model's. Speech is what the tag says, not what energy says.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,6 +44,9 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) violations: Violations,
     pub(super) filler: Filler,
+    /// What is behind the callers' tags.
+    silence: Filler,
+    speech: Filler,
     /// What a reply lasts when nobody interrupts.
     reply: Duration,
     /// How long a session lives; `None`: as long as its client likes.
@@ -50,16 +54,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    const fn filler_of(&self, sound: Sound) -> &Filler {
+        match sound {
+            Sound::Silence => &self.silence,
+            Sound::Speech => &self.speech,
+        }
+    }
+
     pub(super) fn new(
         board: Arc<Board>,
         violations: Violations,
         reply: Duration,
         session_limit: Option<Duration>,
     ) -> Self {
-        // 0x30 is loud enough to be speech for whoever listens.
-        let filler = Filler::new(DELTA.as_millis() as usize * BYTES_PER_MS, 0x30);
-        Self { board, violations, filler, reply, session_limit }
+        let (silence, speech) = (Filler::of_caller(Sound::Silence), Filler::of_caller(Sound::Speech));
+        Self { board, violations, filler: filler(), silence, speech, reply, session_limit }
     }
+}
+
+/// What is behind the tags of deltas. 0x30 is loud enough to be speech for whoever listens.
+pub(super) fn filler() -> Filler {
+    Filler::new(DELTA.as_millis() as usize * BYTES_PER_MS, 0x30)
 }
 
 /// Serves sessions until dropped.
@@ -100,8 +115,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: Arc<Shar
         state: State::Fresh,
         replies: Replies::OfItself,
         reply: None,
-        line: None,
-        expected: None,
+        said: HashMap::new(),
+        caller: None,
+        expected: 0,
         in_use_since: None,
         spoken: 0,
         turn: Turn::Quiet,
@@ -117,10 +133,12 @@ struct Session<S> {
     state: State,
     replies: Replies,
     reply: Option<Reply>,
-    /// Known from the first tag on.
-    line: Option<u32>,
-    /// Sequence of the next frame.
-    expected: Option<u32>,
+    /// How much of each item was sent.
+    said: HashMap<String, Duration>,
+    /// Line and call, known from the first tag on.
+    caller: Option<(u32, u32)>,
+    /// No frame before this one comes any more.
+    expected: u32,
     /// When the first frame came. What was said before waited for this session, or was heard by another one.
     in_use_since: Option<Duration>,
     /// Sequence of the next delta.
@@ -258,8 +276,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             "response.cancel" => self.cut("client_cancelled").await?,
             "conversation.item.truncate" => {
                 let end = event["audio_end_ms"].as_u64().unwrap_or(u64::MAX);
-                if end > u64::from(self.spoken) * DELTA.as_millis() as u64 {
-                    self.note(Rule::ModelTruncate, "past the end of the audio");
+                match event["item_id"].as_str().and_then(|item| self.sent_of(item)) {
+                    Some(sent) if u128::from(end) <= sent.as_millis() => {}
+                    Some(_) => self.note(Rule::ModelTruncate, "past the end of the item's audio"),
+                    None => self.note(Rule::ModelTruncate, "of an item that was never said"),
                 }
                 self.feed(json!({
                     "type": "conversation.item.truncated", "item_id": event["item_id"], "content_index": 0,
@@ -286,14 +306,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let mut figures = self.shared.board.figures();
             figures.frames_to_model += 1;
             match &tag {
-                Some(tag) if self.line.is_none_or(|line| line == tag.line) => {
+                Some(tag)
+                    if self.caller.is_none_or(|caller| caller == (tag.line, tag.call))
+                        && tag.sequence >= self.expected
+                        && self.shared.filler_of(tag.sound).ends_base64(audio) =>
+                {
                     if is_measuring && tag.sent >= in_use_since {
                         figures.to_model.record(now.saturating_sub(tag.sent));
                     }
-                    let expected = self.expected.unwrap_or(tag.sequence);
-                    figures.frames_missing += u64::from(tag.sequence.abs_diff(expected));
-                    self.expected = Some(tag.sequence + 1);
-                    self.line = Some(tag.line);
+                    figures.note_arrival(tag);
+                    self.expected = tag.sequence.saturating_add(1);
+                    self.caller = Some((tag.line, tag.call));
                 }
                 Some(_) | None => figures.frames_altered += 1,
             }
@@ -322,7 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn interrupt(&mut self) -> Result<(), Error> {
         self.turn = Turn::Speaking { silence: 0 };
         let item = self.id("item");
-        if let Some(line) = self.line {
+        if let Some((line, _)) = self.caller {
             self.shared.board.tell_speech(line);
         }
         self.feed(json!({"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": item}))
@@ -377,16 +400,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         reply.sent += DELTA;
         self.ids += 1;
+        let (line, call) = self.caller.unwrap_or((UNKNOWN_LINE, 0));
         let (Reply { id, item, .. }, event) = (&*reply, self.ids);
         let text = format!(
             r#"{{"type":"response.output_audio_transcript.delta","event_id":"event_{event}","response_id":"{id}","item_id":"{item}","output_index":0,"content_index":0,"delta":" word"}}"#
         );
-        let tag = Tag {
-            sound: Sound::Speech,
-            line: self.line.unwrap_or(UNKNOWN_LINE),
-            sequence: self.spoken,
-            sent: self.shared.board.now(),
-        };
+        let tag =
+            Tag { sound: Sound::Speech, line, call, sequence: self.spoken, sent: self.shared.board.now() };
         let audio = format!(
             r#"{{"type":"response.output_audio.delta","event_id":"event_{event}a","response_id":"{id}","item_id":"{item}","output_index":0,"content_index":0,"delta":"{}"}}"#,
             tag.frame(&self.shared.filler)
@@ -403,7 +423,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn finish(&mut self, status: &str, details: Value) -> Result<(), Error> {
-        let Some(Reply { id, item, metadata, .. }) = self.reply.take() else { return Ok(()) };
+        let Some(Reply { id, item, metadata, sent, .. }) = self.reply.take() else { return Ok(()) };
+        self.said.insert(item.clone(), sent);
         let item_status = if status == "completed" { status } else { "incomplete" };
         let message = message(&item, item_status);
         for kind in ["response.output_audio.done", "response.output_audio_transcript.done"] {
@@ -432,7 +453,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn id(&mut self, prefix: &str) -> String {
         self.ids += 1;
-        format!("{prefix}_load{}x{}", self.line.unwrap_or_default(), self.ids)
+        format!("{prefix}_load{}x{}", self.caller.unwrap_or_default().0, self.ids)
+    }
+
+    /// How much of an item was sent so far.
+    fn sent_of(&self, item: &str) -> Option<Duration> {
+        let active = self.reply.as_ref().filter(|reply| reply.item == item).map(|reply| reply.sent);
+        active.or_else(|| self.said.get(item).copied())
     }
 
     fn note(&self, rule: Rule, detail: &str) {
@@ -446,3 +473,6 @@ fn message(item: &str, status: &str) -> Value {
         "content": [{"type": "output_audio", "transcript": "words"}],
     })
 }
+
+#[cfg(test)]
+mod tests;

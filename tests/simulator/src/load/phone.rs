@@ -19,8 +19,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::arrived::AgentAudio;
 use super::board::{Board, Loss};
 use super::habit::{Habit, Move};
+use super::model;
 use super::tag::{Filler, Sound, Tag, UNKNOWN_LINE};
 use super::{LoadPlan, SMALL_BUFFER};
 use crate::carrier::edge::resolve;
@@ -43,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) enum Speech {
     /// Tagged frames for the lean model.
-    Tagged { silence: Filler, speech: Filler },
+    Tagged { silence: Filler, speech: Filler, agent: Filler },
     /// A recorded sentence for the strict model, frame by frame in base64, and silence.
     Clip { silence: String, frames: Vec<String> },
 }
@@ -117,6 +119,7 @@ impl Callers {
             interrupted_at: None,
             heard: Heard::Nothing { since: began },
             last_sent: Duration::ZERO,
+            agent_audio: AgentAudio::Next(0),
         };
         self.board.figures().active += 1;
         let over = match leg.talk(&call_sid, &stream, began).await {
@@ -214,6 +217,7 @@ struct Leg<'a> {
     heard: Heard,
     /// When the model sent the last delta; of one connection or of several after each other.
     last_sent: Duration,
+    agent_audio: AgentAudio,
 }
 
 impl Leg<'_> {
@@ -321,11 +325,11 @@ impl Leg<'_> {
 
     fn sound(&self, nth: Option<u32>) -> String {
         match &self.callers.speech {
-            Speech::Tagged { silence, speech } => {
+            Speech::Tagged { silence, speech, agent: _ } => {
                 let (sound, filler) =
                     if nth.is_some() { (Sound::Speech, speech) } else { (Sound::Silence, silence) };
-                let tag =
-                    Tag { sound, line: self.line, sequence: self.chunk, sent: self.callers.board.now() };
+                let sent = self.callers.board.now();
+                let tag = Tag { sound, line: self.line, call: self.nth, sequence: self.chunk, sent };
                 tag.frame(filler)
             }
             Speech::Clip { silence, frames } => {
@@ -344,6 +348,7 @@ impl Leg<'_> {
             }
             Ok(Message::Clear) => {
                 self.measure_clear();
+                self.agent_audio.clear();
                 let outstanding = self.playout.clear();
                 self.echo(outstanding).await?;
                 self.flush().await?;
@@ -363,15 +368,21 @@ impl Leg<'_> {
             figures.first_audio.record((now - since).saturating_sub(own));
             self.heard = Heard::Something;
         }
-        if let Speech::Tagged { .. } = self.callers.speech {
+        if let Speech::Tagged { agent, .. } = &self.callers.speech {
             match Tag::of_bytes(audio) {
                 Some(tag)
-                    if (tag.line == self.line || tag.line == UNKNOWN_LINE) && tag.sent > self.last_sent =>
+                    if (tag.line == UNKNOWN_LINE || (tag.line, tag.call) == (self.line, self.nth))
+                        && tag.sent > self.last_sent
+                        && agent.ends_bytes(audio) =>
                 {
                     if board.is_measuring() {
                         figures.to_phone.record(now.saturating_sub(tag.sent));
                     }
                     self.last_sent = tag.sent;
+                    match self.agent_audio.note(tag.sequence) {
+                        Some(missing) => figures.frames_missing += u64::from(missing),
+                        None => figures.frames_altered += 1,
+                    }
                 }
                 Some(_) => figures.frames_altered += 1,
                 None => figures.frames_own += 1,
@@ -442,8 +453,8 @@ impl Leg<'_> {
 impl Speech {
     /// Frames for the lean model.
     pub(super) fn tagged() -> Self {
-        // 0x20 is loud, whoever listens.
-        Self::Tagged { silence: Filler::new(FRAME_BYTES, SILENCE), speech: Filler::new(FRAME_BYTES, 0x20) }
+        let (silence, speech) = (Filler::of_caller(Sound::Silence), Filler::of_caller(Sound::Speech));
+        Self::Tagged { silence, speech, agent: model::filler() }
     }
 
     /// A recording, for the strict model.

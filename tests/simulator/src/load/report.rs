@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::arrived::ArrivedFrames;
 use super::board::Figures;
 use super::histogram::Percentiles;
 use crate::violations::{Violation, Violations};
@@ -38,9 +39,10 @@ pub struct LoadReport {
     pub frames_to_model: u64,
     /// Audio frames that reached the phone.
     pub frames_to_phone: u64,
-    /// Frames of callers that never reached the model, or not in their order.
+    /// Frames of callers that reached no session of the model, and frames of the agent that are missing at the phone and were
+    /// not cut by a clear.
     pub frames_missing: u64,
-    /// Frames that were not what was sent, another call's, or out of order.
+    /// Frames that were not what was sent to their last byte, another call's, or out of order.
     pub frames_altered: u64,
     /// Frames to the phone that no model said: the product's own, to keep a caller company while no model is there.
     pub frames_own: u64,
@@ -140,6 +142,7 @@ impl LoadReport {
             frames_to_model,
             frames_to_phone,
             frames_missing,
+            arrived,
             frames_altered,
             frames_own,
             sessions,
@@ -159,7 +162,7 @@ impl LoadReport {
             ignored_barge_ins: *ignored_barge_ins,
             frames_to_model: *frames_to_model,
             frames_to_phone: *frames_to_phone,
-            frames_missing: *frames_missing,
+            frames_missing: frames_missing + arrived.iter().map(ArrivedFrames::missing).sum::<u64>(),
             frames_altered: *frames_altered,
             frames_own: *frames_own,
             sessions: *sessions,
