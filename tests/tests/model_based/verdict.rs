@@ -99,8 +99,9 @@ impl Comparison<'_> {
         if live.is_empty() {
             self.is_condition(name, object, "RoutesResolved", "False");
             // Nobody to send calls to, so the webhooks stay as they are: ours if they were, else those from before.
-            let ours = text(object, "/status/voiceUrl");
-            let is_left = ours.is_some_and(|ours| at_twilio["voice_url"] == ours);
+            let is_left = ["/status/voiceUrl", "/status/movingFrom/voiceUrl"]
+                .iter()
+                .any(|told| text(object, told).is_some_and(|told| at_twilio["voice_url"] == told));
             if !is_left {
                 self.is_former(&format!("line {}", number.line), number.line, &|field| {
                     at_twilio[field].clone()
@@ -271,11 +272,13 @@ impl Comparison<'_> {
             if model.agents.contains_key(name) {
                 continue;
             }
-            // Kept while a number routes calls to it.
-            let is_routed =
-                model.numbers.values().any(|number| number.routes.iter().any(|(agent, _)| *agent == name));
+            // Kept while the carrier brings it a number's calls, because no route of the number leads elsewhere.
+            let is_called = model.numbers.iter().any(|(number, spec)| {
+                let is_stranded = spec.routes.iter().all(|(agent, _)| !model.agents.contains_key(agent));
+                is_stranded && find(&observed.numbers, number).is_some_and(|number| may_enter(number, name))
+            });
             let is_leaving = object.pointer("/metadata/deletionTimestamp").is_some();
-            if is_leaving && is_routed {
+            if is_leaving && is_called {
                 staying.insert(name);
             } else {
                 self.differ(format!("VoiceAgent {name} is still there"));
@@ -321,6 +324,13 @@ fn camel(name: &str) -> String {
         let (initial, rest) = word.split_at(1);
         camel + &initial.to_uppercase() + rest
     })
+}
+
+/// Whether a number's calls enter through an agent, or may still do so.
+fn may_enter(number: &Value, agent: &str) -> bool {
+    ["/status/entryAgent", "/status/movingFrom/entryAgent"]
+        .iter()
+        .any(|entry| text(number, entry) == Some(agent))
 }
 
 fn of_agent(child: &Value) -> Option<&str> {
