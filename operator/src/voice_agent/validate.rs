@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
 use super::agent_file::{self, Invalid, OverflowAgent, Sources};
-use super::build::deployment::{DRAIN_WINDOW, GRACE_MARGIN_SECONDS};
+use super::build::deployment::{DRAIN_WINDOW, grace_period};
 use crate::context::Surroundings;
 
 /// What a validated agent is made of.
@@ -174,7 +174,7 @@ fn exposure(gateway: &VoiceGateway) -> Result<Exposure, Invalid> {
 
 /// The edge must not let go of a pod's connections before the pod does.
 fn check_edge_drain(agent: &VoiceAgent, gateway: &VoiceGateway) -> Result<(), Invalid> {
-    let pod = agent.spec.drain.window_seconds.saturating_add(GRACE_MARGIN_SECONDS);
+    let pod = grace_period(agent.spec.drain.window_seconds);
     match gateway.spec.exposure.drain_seconds {
         Some(edge) if edge < pod => Err(Invalid::EdgeDrain { pod, edge }),
         Some(_) | None => Ok(()),
@@ -201,7 +201,7 @@ fn pod_template(agent: &VoiceAgent) -> Result<Option<PodTemplateSpec>, Invalid> 
 
 /// The user's pod template may give a leaving pod more time than it takes, but not less.
 fn check_drain_chain(agent: &VoiceAgent, template: &PodSpec) -> Result<(), Invalid> {
-    let pod = i64::from(agent.spec.drain.window_seconds.saturating_add(GRACE_MARGIN_SECONDS));
+    let pod = i64::from(grace_period(agent.spec.drain.window_seconds));
     if let Some(grace) = template.termination_grace_period_seconds.filter(|grace| *grace < pod) {
         return Err(Invalid::GracePeriod { pod, grace });
     }

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use super::{Findings, readable};
 use crate::doctor::facts::{Facts, key};
 use crate::doctor::report::{Check, Finding, Severity};
-use crate::voice_agent::build::{AGENT_LABEL, child_name, deployment::GRACE_MARGIN_SECONDS};
+use crate::voice_agent::build::{AGENT_LABEL, child_name, deployment};
 
 /// The custom metrics API's own group.
 const METRICS_API: &str = "custom.metrics.k8s.io/";
@@ -119,7 +119,7 @@ pub(super) fn grace_period(facts: &Facts) -> Vec<Finding> {
         let Some(spec) = deployment.and_then(|d| d.spec.as_ref()?.template.spec.as_ref()) else { continue };
         // 30 s is what Kubernetes gives a pod that says nothing.
         let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-        let needed = i64::from(agent.spec.drain.window_seconds.saturating_add(GRACE_MARGIN_SECONDS));
+        let needed = i64::from(deployment::grace_period(agent.spec.drain.window_seconds));
         if grace < needed {
             findings.add(
                 Severity::Failure,

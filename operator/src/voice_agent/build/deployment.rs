@@ -33,7 +33,12 @@ pub const DRAIN_WINDOW: &str = "SWITCHBOARD_DRAIN_WINDOW_SECONDS";
 /// The user of the image, and of files it may read.
 const USER: i64 = 65532;
 /// Between the end of the drain window and SIGKILL: handing calls over, closing sockets, flushing.
-pub const GRACE_MARGIN_SECONDS: u32 = 30;
+const GRACE_MARGIN_SECONDS: u32 = 30;
+
+/// Seconds that a pod with this drain window is given to end.
+pub const fn grace_period(window_seconds: u32) -> u32 {
+    window_seconds.saturating_add(GRACE_MARGIN_SECONDS)
+}
 
 pub(super) fn build(agent: &ValidatedAgent) -> Deployment {
     Deployment {
@@ -80,9 +85,7 @@ fn pod(agent: &ValidatedAgent) -> PodSpec {
         service_account_name: Some(child_name(&agent.name)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(i64::from(
-            agent.drain_window().saturating_add(GRACE_MARGIN_SECONDS),
-        )),
+        termination_grace_period_seconds: Some(grace_period(agent.drain_window()).into()),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
