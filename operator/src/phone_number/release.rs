@@ -82,15 +82,10 @@ pub(super) async fn release(number: &PhoneNumber, context: &Context) -> Result<W
     let is_to_go = is_bought && number.spec.deletion_policy == DeletionPolicy::Release;
     let released = if is_to_go { give_back(number, context).await } else { restore(number, context).await };
     let now = Timestamp::now();
-    let released = match released {
-        Ok(released) => released,
-        Err(error) => {
-            if let Error::Carrier(_) = error {
-                wait(number, &carrier_away(is_to_go), now, context).await?;
-            }
-            return Err(error);
-        }
-    };
+    if let Err(Error::Carrier(_)) = released {
+        wait(number, &carrier_away(is_to_go), now, context).await?;
+    }
+    let released = released?;
     let left = patience(number, now);
     if released == Released::GaveUp(Because::CredentialsRefused) && !left.is_zero() {
         wait(number, &credentials_refused(is_to_go), now, context).await?;

@@ -134,12 +134,8 @@ impl Call {
     }
 
     fn note_sound(&mut self) {
-        let after = match self.first_sound {
-            FirstSound::Owed => Some(Some(self.now.since(self.began))),
-            FirstSound::AfterCaller => Some(None),
-            FirstSound::Heard => None,
-        };
-        if let Some(after) = after {
+        if self.first_sound != FirstSound::Heard {
+            let after = (self.first_sound == FirstSound::Owed).then(|| self.now.since(self.began));
             self.first_sound = FirstSound::Heard;
             self.event(Event::FirstAudio { after });
         }
