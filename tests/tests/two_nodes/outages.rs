@@ -63,13 +63,7 @@ async fn cut_off(stage: Arc<Stage>) -> Result<()> {
     done_once(&stage, seen).await?;
 
     cluster.reconnect(THERE)?;
-    cluster.wait_until_whole(PATIENCE).await?;
-    // The pods that were given up over there end, and with them the last that could act on what it knew before.
-    for group in [MEDIA, OPERATORS] {
-        let what = format!("nothing but two pods of {}", group.1);
-        wait_for(&what, PATIENCE, async || stage.pair(group).await.map(Some)).await?;
-    }
-    stage.leader().await?;
+    whole_again(&stage).await?;
     done_once(&stage, seen).await
 }
 
@@ -96,12 +90,7 @@ async fn silenced(stage: Arc<Stage>) -> Result<()> {
     done_once(&stage, seen).await?;
 
     cluster.hear(THERE)?;
-    cluster.wait_until_whole(PATIENCE).await?;
-    for group in [MEDIA, OPERATORS] {
-        let what = format!("nothing but two pods of {}", group.1);
-        wait_for(&what, PATIENCE, async || stage.pair(group).await.map(Some)).await?;
-    }
-    stage.leader().await?;
+    whole_again(&stage).await?;
     done_once(&stage, seen).await
 }
 
@@ -117,13 +106,19 @@ async fn lost(stage: Arc<Stage>) -> Result<()> {
     done_once(&stage, seen).await?;
 
     cluster.bring_back(THERE).await?;
-    cluster.wait_until_whole(PATIENCE).await?;
+    whole_again(&stage).await?;
+    done_once(&stage, seen).await
+}
+
+/// The node is back, and nothing is left but what there should be: the pods that were given up over there end, and with them the
+/// last that could act on what it knew before.
+async fn whole_again(stage: &Stage) -> Result<()> {
+    stage.cluster()?.wait_until_whole(PATIENCE).await?;
     for group in [MEDIA, OPERATORS] {
         let what = format!("nothing but two pods of {}", group.1);
         wait_for(&what, PATIENCE, async || stage.pair(group).await.map(Some)).await?;
     }
-    stage.leader().await?;
-    done_once(&stage, seen).await
+    stage.leader().await.map(drop)
 }
 
 /// Callers in mid-sentence, at least one of them on a pod.

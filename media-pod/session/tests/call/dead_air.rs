@@ -18,6 +18,17 @@ fn speaking(plan: call_session::plan::Plan, milliseconds: u64) -> Stage {
     stage
 }
 
+/// The next connection is told that it was cut off while it spoke, and is asked to go on.
+fn goes_on_with_its_sentence(stage: &mut Stage) {
+    stage.model(ModelEvent::Ready);
+    let deeds = stage.deeds();
+    assert!(
+        deeds[0].starts_with("replay system: The connection was lost while you were speaking"),
+        "{deeds:?}"
+    );
+    assert_eq!(deeds[1..], ["reply"]);
+}
+
 #[test]
 fn a_reply_that_stops_in_the_middle_is_kept_company_then_given_up_and_gone_on_with() {
     let mut stage = speaking(plan(), 900);
@@ -31,13 +42,7 @@ fn a_reply_that_stops_in_the_middle_is_kept_company_then_given_up_and_gone_on_wi
     assert_eq!(stage.news(), ["model lost: Protocol"]);
     stage.run(400);
     assert_eq!(stage.deeds(), ["connect 0"]);
-    stage.model(ModelEvent::Ready);
-    let deeds = stage.deeds();
-    assert!(
-        deeds[0].starts_with("replay system: The connection was lost while you were speaking"),
-        "{deeds:?}"
-    );
-    assert_eq!(deeds[1..], ["reply"]);
+    goes_on_with_its_sentence(&mut stage);
 }
 
 #[test]
@@ -46,13 +51,7 @@ fn a_greeting_that_stops_in_the_middle_is_gone_on_with() {
     stage.agent_begins("r1", "i1", 500);
     stage.run(11_000);
     stage.news();
-    stage.model(ModelEvent::Ready);
-    let deeds = stage.deeds();
-    assert!(
-        deeds[0].starts_with("replay system: The connection was lost while you were speaking"),
-        "{deeds:?}"
-    );
-    assert_eq!(deeds[1..], ["reply"]);
+    goes_on_with_its_sentence(&mut stage);
 }
 
 #[test]
