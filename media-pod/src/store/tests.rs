@@ -177,8 +177,8 @@ async fn a_milestone_is_noted_once_and_an_admission_is_the_call_s_origin() {
         let created = store.create_call(&record(1)).await.unwrap();
         assert_eq!(created.origin(), Some(record(1).origin));
         let (first, second) = (NOW.plus(MINUTE), NOW.plus(2 * MINUTE));
-        for now in [first, second] {
-            assert_eq!(store.note(&call(1), Milestone::Admitted, now).await.unwrap(), first);
+        for time in [first, second] {
+            assert_eq!(store.note(&call(1), Milestone::Admitted, time).await.unwrap(), first);
         }
         assert_eq!(store.note(&call(1), Milestone::Transferred, second).await.unwrap(), second);
         let known = store.load_call(&call(1)).await.unwrap().unwrap();
